@@ -1,0 +1,115 @@
+"""Text in and out of the model: prompt templates, and the one parser of thoughts and answer.
+
+Prompt settings travel with the model: `save_prompt` writes them beside the weights, and whoever loads the model
+speaks to it as it was trained to be spoken to.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from aha.config import PromptConfig
+from aha.types import UserError
+
+PROMPT_FILE = "prompt.json"
+
+# The template of DeepSeek-R1-Zero (arXiv 2501.12948, table 1); {think} and {answer} are the tag names.
+R1_INSTRUCTION = (
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. "
+    "The assistant first thinks about the reasoning process in the mind and then provides the user with the answer. "
+    "The reasoning process and answer are enclosed within <{think}> </{think}> and <{answer}> </{answer}> tags, "
+    "respectively, i.e., <{think}> reasoning process here </{think}> <{answer}> answer here </{answer}>."
+)
+
+
+def render(question: str, cfg: PromptConfig, tokenizer: Any) -> str:
+    """The text that the model continues, ending with the prefilled start of the assistant's turn.
+
+    `r1`: the paper's template as plain text, for base models. `r1-chat`: its instruction as the system turn of the
+    tokenizer's chat template. `chat`: the question as user turn. `plain`: the question itself.
+    """
+    instruction = R1_INSTRUCTION.format(think=cfg.think, answer=cfg.answer)
+    if cfg.template == "plain":
+        return (cfg.system or "") + question + cfg.prefill
+    if cfg.template == "r1":
+        return f"{cfg.system or instruction} User: {question} Assistant: {cfg.prefill}"
+    system = cfg.system or (instruction if cfg.template == "r1-chat" else None)
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": question})
+    if not tokenizer.chat_template:
+        raise UserError(f"prompt.template {cfg.template} needs a chat template, which this tokenizer lacks; use r1 or plain")
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + cfg.prefill
+
+
+def decode(token_ids: list[int], tokenizer: Any, stop_ids: frozenset[int]) -> str:
+    """The text of a completion without its stop token.
+
+    Tags may be special tokens of a tokenizer, so nothing else is skipped: a decoder that drops special tokens drops
+    <think> with them, and every reward is then zero.
+    """
+    if token_ids and token_ids[-1] in stop_ids:
+        token_ids = token_ids[:-1]
+    return tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A completion taken apart.
+
+    Example: "<think>1+1=2</think> <answer>2</answer>" -> Parsed(thoughts="1+1=2", body=" <answer>2</answer>",
+    answer="2", is_well_formed=True)
+    """
+
+    thoughts: str  # what stands between the thinking tags; all of the rest where they are never closed
+    body: str  # what follows the thoughts; everything where there are none
+    answer: str | None  # inside the answer tags of the body; None unless they stand exactly once in the whole text
+    is_well_formed: bool  # the whole text is <think>...</think> <answer>...</answer>, each tag once, neither empty
+
+
+def parse(text: str, think: str = "think", answer: str = "answer") -> Parsed:
+    """Take thoughts and answer apart. The answer never comes from inside the thoughts.
+
+    Linear in the length of the text. Tags that are repeated, nested or out of order leave the answer None: a text
+    that offers several answers offers none.
+    """
+    marks = (f"<{think}>", f"</{think}>", f"<{answer}>", f"</{answer}>")
+    counts = [text.count(mark) for mark in marks]
+    opened, closed, answer_opened, answer_closed = marks
+    start, end = text.find(opened), text.find(closed)
+    if end >= 0:
+        thoughts, body = text[start + len(opened) if 0 <= start < end else 0 : end], text[end + len(closed) :]
+    elif start >= 0:
+        thoughts, body = text[start + len(opened) :], ""
+    else:
+        thoughts, body = "", text
+
+    found = None
+    if counts[0] <= 1 and counts[1] <= 1 and counts[2:] == [1, 1]:
+        a, b = body.find(answer_opened), body.find(answer_closed)
+        if 0 <= a < b:
+            found = body[a + len(answer_opened) : b].strip()
+    pattern = rf"\s*{re.escape(opened)}.+?{re.escape(closed)}\s*{re.escape(answer_opened)}.+?{re.escape(answer_closed)}\s*"
+    is_well_formed = (
+        counts == [1, 1, 1, 1] and bool(re.fullmatch(pattern, text, re.DOTALL)) and bool(thoughts.strip() and found)
+    )
+    return Parsed(thoughts, body, found, is_well_formed)
+
+
+def save_prompt(folder: Path, cfg: PromptConfig) -> None:
+    """Write the prompt settings beside the weights in `folder`."""
+    (folder / PROMPT_FILE).write_text(json.dumps(cfg.model_dump(), indent=2) + "\n")
+
+
+def load_prompt(folder: Path) -> PromptConfig | None:
+    """The prompt settings saved beside the weights in `folder`, or None where there are none."""
+    path = folder / PROMPT_FILE
+    if not path.exists():
+        return None
+    try:
+        return PromptConfig(**json.loads(path.read_text()))
+    except (ValidationError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error

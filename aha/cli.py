@@ -1,0 +1,179 @@
+"""The command line. Errors of use are one line and exit code 2; torch is imported only by commands that need it."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import click
+import typer
+from rich.console import Console
+
+from aha import __version__
+from aha.config import BUNDLED_MODEL, EvalStage, load_recipe, validate
+from aha.types import UserError
+
+app = typer.Typer(
+    name="aha",
+    help="How DeepSeek-R1 was trained, from a two-core laptop to a cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
+
+Model = Annotated[str, typer.Option(help=f"{BUNDLED_MODEL}, a folder, or a hub id")]
+MaxLength = Annotated[int, typer.Option(help="tokens of a completion at the most")]
+Temperature = Annotated[float, typer.Option(help="of sampling; 0 is greedy")]
+Seed = Annotated[int, typer.Option(help="seed of the sampling")]
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if show:
+        typer.echo(f"aha {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="a YAML file of recipes/ or your own")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="stage.key=value, or seed=value")] = None,
+    out: Annotated[Path | None, typer.Option(help="run directory; default: runs/<name of the recipe>")] = None,
+    redo_from: Annotated[str | None, typer.Option("--from", help="redo this stage and all later ones")] = None,
+) -> None:
+    """Run a recipe: stages that are done are skipped, an interrupted one goes on from its last checkpoint."""
+    from aha import pipeline
+
+    loaded = load_recipe(recipe, overrides)
+    pipeline.run(loaded, out or Path("runs") / loaded.name, Console(), redo_from)
+
+
+@app.command("eval")
+def evaluate(
+    model: Model = BUNDLED_MODEL,
+    data: Annotated[str, typer.Option(help="a generator (countdown), or the path of a file or folder")] = "countdown",
+    preset: Annotated[str | None, typer.Option(help="columns of a public data set: gsm8k, countdown-tasks-3to4")] = None,
+    split: Annotated[str, typer.Option(help="split, also with rows: train[-1024:]")] = "test",
+    limit: Annotated[int | None, typer.Option(help="the first so many problems; default: all, 512 of a generator")] = None,
+    max_completion_length: MaxLength = 256,
+    temperature: Temperature = 1.0,
+    num_generations: Annotated[int, typer.Option(help="answers per problem")] = 1,
+    seed: Seed = 42,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the measures to this file")] = None,
+) -> None:
+    """Measure a model: pass@1 with its 95 percent interval, format and length."""
+    from aha import evaluate as verb
+    from aha.data.sources import GENERATORS
+    from aha.log import StageLog, told
+    from aha.rundir import write_atomic
+
+    source = {"source": data, "preset": preset, "split": split, "limit": limit or (512 if data in GENERATORS else None)}
+    values = {
+        "name": "eval",
+        "kind": "eval",
+        "model": model,
+        "seed": seed,
+        "max_completion_length": max_completion_length,
+        "temperature": temperature,
+        "eval": {"data": [source], "num_generations": num_generations},
+    }
+    cfg: EvalStage = validate(EvalStage, values, "command line")
+    console = Console(stderr=True)
+    with StageLog("eval", "eval", console) as log:
+        measures = verb.run(cfg, None, log)
+    for key, measure in measures.items():
+        typer.echo(f"{key:24} {told(measure)}")
+    if json_file:
+        write_atomic(json_file, json.dumps({key: m.as_dict() for key, m in measures.items()}, indent=2) + "\n")
+
+
+@app.command()
+def grade(
+    kind: Annotated[str, typer.Option(help="countdown")],
+    file: Annotated[Path | None, typer.Argument(help="JSON lines with nums, target, completion; default: stdin")] = None,
+) -> None:
+    """Grade JSON lines: the same lines come out with `score` from 0 to 1, `reason` and `ms`."""
+    from aha.rewards.countdown import grade_completion
+
+    if kind != "countdown":
+        raise UserError(f"unknown kind {kind!r}; known: countdown")
+    for where, row in _json_lines(file):
+        nums, target, completion = (_field(row, name, where) for name in ("nums", "target", "completion"))
+        if not isinstance(nums, list) or not isinstance(target, int) or not isinstance(completion, str):
+            raise UserError(f"{where}: want nums as a list, target as a whole number and completion as a text")
+        started = time.perf_counter()
+        result = grade_completion(completion, nums, target)
+        ms = round((time.perf_counter() - started) * 1000, 3)
+        typer.echo(json.dumps({**row, "score": result.score, "reason": result.reason, "ms": ms}, ensure_ascii=False))
+
+
+def _json_lines(file: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = str(file) if file else "stdin"
+    try:
+        lines: TextIO = file.open(encoding="utf-8") if file else sys.stdin
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise UserError(f"{name}: line {number}: not a JSON object")
+            yield f"{name}: line {number}", row
+    except OSError as error:
+        raise UserError(f"{name}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{name}: line {number}: not valid JSON: {error}") from error
+
+
+def _field(row: dict[str, Any], name: str, where: str) -> Any:
+    if name not in row:
+        raise UserError(f"{where}: no {name!r}; the line has {', '.join(row) or 'nothing'}")
+    return row[name]
+
+
+@app.command()
+def chat(
+    model: Model = BUNDLED_MODEL,
+    prompt: Annotated[str | None, typer.Option(help="ask this and exit; default: ask for questions")] = None,
+    max_completion_length: MaxLength = 256,
+    temperature: Temperature = 1.0,
+    seed: Seed = 42,
+) -> None:
+    """Ask a model, with the prompt settings that it was trained with."""
+    from aha.speak import Speaker
+
+    speaker = Speaker(model, max_completion_length, temperature, seed)
+    typer.echo(speaker.header())
+    if prompt is not None:
+        typer.echo(speaker.answer(prompt))
+        return
+    while True:
+        try:
+            question = input("\n> ")
+        except EOFError:
+            return
+        if question.strip():
+            typer.echo(speaker.answer(question))
+
+
+def main() -> None:
+    """Entry point: turns errors of use into one line and exit code 2."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        _fail(str(error), 2)
+    except click.UsageError as error:
+        _fail(error.format_message(), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped; the same command goes on from the last checkpoint", 130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"aha: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)

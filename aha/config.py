@@ -1,0 +1,389 @@
+"""Recipes: what YAML may say, what it means and what it defaults to.
+
+A recipe is a list of stages. Defaults live in the models below and nowhere else; precedence is defaults, then the
+recipe, then `stage.key=value` on the command line. Keys that TRL and transformers have keep their names and meaning.
+"""
+
+import difflib
+import re
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from aha.types import UserError
+
+BUNDLED_MODEL = "tiny-base"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+class Config(BaseModel):
+    """Base of all configuration: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class PromptConfig(Config):
+    """How a question becomes the text that the model continues. Saved beside the weights."""
+
+    template: Literal["r1", "r1-chat", "chat", "plain"] = Field(
+        "r1",
+        description="r1: the R1-Zero template as plain text, for base models; r1-chat: the same instruction as system "
+        "turn of the chat template; chat: the question as user turn; plain: the question itself",
+    )
+    system: str | None = Field(None, description="system text in place of the template's own")
+    think: str = Field("think", pattern=r"^[A-Za-z_]+$", description="name of the thinking tag")
+    answer: str = Field("answer", pattern=r"^[A-Za-z_]+$", description="name of the answer tag")
+    prefill: str = Field("", description="start of the assistant's turn, given and graded as if the model wrote it")
+
+
+class DataConfig(Config):
+    """Where problems or texts come from."""
+
+    source: str = Field(description="a generator (countdown, writers), a preset, or the path of a file or folder")
+    preset: str | None = Field(None, description="read the file or folder `source` with this preset's mapping")
+    split: str = Field("train", description="generator split or name of the file; [a:b] keeps those rows, as in train[-1024:]")
+    limit: int | None = Field(None, ge=1, description="keep the first so many rows")
+    seed: int = Field(0, description="seed of a generator")
+    columns: dict[str, str] = Field({}, description="our column: the file's column, as in {question: problem, gold: answer}")
+    question: str | None = Field(None, description="text of the question with {column} placeholders")
+    grader: str | None = Field(None, description="the reward whose top score counts as solved")
+    task: str | None = Field(None, description="prefix of the metrics; default: the name of the source")
+    args: dict[str, Any] = Field({}, description="arguments of a generator")
+
+
+class RewardConfig(Config):
+    """One component of the reward."""
+
+    name: str = Field(description="a reward of aha/rewards, or module:function for your own")
+    weight: float = Field(1.0, description="factor in the weighted sum")
+    args: dict[str, Any] = Field({}, description="keyword arguments of the reward function")
+
+
+class EvalConfig(Config):
+    """Problems that a model answers to be measured."""
+
+    data: list[DataConfig] = Field([], description="problems to answer; none: no evaluation")
+    num_generations: int = Field(1, ge=1, description="answers per problem; pass@1 is their mean")
+    max_completion_length: int | None = Field(None, ge=1, description="tokens; default: that of the stage")
+    temperature: float | None = Field(None, ge=0, description="default: that of the stage; 0 is greedy")
+    eval_steps: int = Field(0, ge=0, description="also evaluate every so many steps; 0: only at the end")
+
+
+class StageConfig(Config):
+    """What every stage has."""
+
+    name: str = Field(pattern=NAME_PATTERN, description="name of the stage and of its directory")
+    kind: str = Field(description="the verb: eval, sft or grpo")
+    seed: int = Field(42, description="seed of everything random in the stage; default: that of the recipe")
+    model: str = Field(BUNDLED_MODEL, description="bundled name, folder, hub id, or ${stage.model}")
+    model_revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of the arithmetic; master weights are float32 in training. auto: bfloat16 where the hardware "
+        "multiplies it natively, else float32",
+    )
+    attn_implementation: str | None = Field(None, description="attention of transformers in training: sdpa, eager, ...")
+    trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
+    prompt: PromptConfig | None = Field(None, description="default: the settings saved beside the model, else template r1")
+
+    @property
+    def sources(self) -> list[str]:
+        """Every data source that the stage reads."""
+        data = getattr(self, "data", None)
+        evaluated = getattr(self, "eval", EvalConfig()).data
+        return [cfg.source for cfg in ([data] if data else []) + evaluated]
+
+
+class SamplingConfig(Config):
+    """How completions are drawn, in training and in evaluation."""
+
+    eval: EvalConfig = EvalConfig()
+    max_prompt_length: int | None = Field(None, ge=1, description="tokens; longer prompts are dropped and counted")
+    max_num_seqs: int = Field(256, ge=1, description="rows that the native engine decodes at once")
+
+    max_completion_length: int = Field(256, ge=1, description="tokens, the stop token included")
+    temperature: float = Field(1.0, ge=0, description="of the sampling distribution; 0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus: the likeliest tokens that hold this mass; 1 keeps all")
+    top_k: int = Field(0, ge=0, description="only the k likeliest tokens; 0 keeps all")
+    min_p: float = Field(0.0, ge=0, le=1, description="drop tokens below this share of the likeliest one; 0 keeps all")
+
+
+class TrainingConfig(Config):
+    """Optimiser, schedule and checkpoints: the same for every stage that trains."""
+
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "linear"
+    warmup_steps: float = Field(0, ge=0, description="optimiser steps of linear warm-up; below 1: a share of all steps")
+    weight_decay: float = Field(0.0, ge=0, description="on matrices only")
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0: no clipping")
+    max_steps: int = Field(-1, ge=-1, description="optimiser steps; -1: as many as the epochs need")
+    num_train_epochs: float = Field(1.0, gt=0, description="passes over the data, where max_steps is -1")
+    per_device_train_batch_size: int = Field(8, ge=1, description="sequences per accumulation step; for grpo completions")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="accumulation steps per optimiser step")
+    max_tokens_per_microbatch: int = Field(8192, ge=1, description="tokens, padding included, in one forward pass")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    logging_steps: int = Field(1, ge=1, description="write metrics every so many optimiser steps")
+    save_steps: int = Field(0, ge=0, description="checkpoint every so many optimiser steps; 0: none before the end")
+    save_total_limit: int = Field(2, ge=1, description="keep so many checkpoints")
+    save_dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the weights in model/; auto: as in the initial model, bfloat16 from scratch"
+    )
+
+    @property
+    def sequences_per_step(self) -> int:
+        """Sequences behind one optimiser step."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+
+class EvalStage(StageConfig, SamplingConfig):
+    """Measure a model."""
+
+    kind: Literal["eval"]
+
+    @model_validator(mode="after")
+    def _has_data(self) -> "EvalStage":
+        if not self.eval.data:
+            raise ValueError("eval.data is empty: name at least one source to evaluate on")
+        return self
+
+
+class ArchitectureConfig(Config):
+    """A new model, for `init: scratch`: class and sizes in the words of transformers, and its tokenizer."""
+
+    model_type: Literal["qwen2", "qwen3", "llama"] = "qwen3"
+    vocab_size: int = Field(2048, ge=1300, description="tokens of the tokenizer that is built from the data")
+    hidden_size: int = Field(192, ge=8)
+    intermediate_size: int = Field(576, ge=8)
+    num_hidden_layers: int = Field(6, ge=1)
+    num_attention_heads: int = Field(3, ge=1)
+    num_key_value_heads: int = Field(1, ge=1)
+    max_position_embeddings: int = Field(1024, ge=16)
+    rope_theta: float = 10_000.0
+
+
+class SftStage(StageConfig, TrainingConfig):
+    """Supervised training on prompt and completion."""
+
+    kind: Literal["sft"]
+    data: DataConfig
+    init: Literal["model", "scratch"] = Field("model", description="start from `model`, or from random weights")
+    architecture: ArchitectureConfig = ArchitectureConfig()
+    completion_only_loss: bool = Field(True, description="learn the completion only, or the prompt too")
+    max_length: int = Field(1024, ge=2, description="tokens; longer rows are cut")
+
+
+class GrpoStage(StageConfig, SamplingConfig, TrainingConfig):
+    """Group relative policy optimisation (arXiv 2402.03300; R1: arXiv 2501.12948, section 2)."""
+
+    kind: Literal["grpo"]
+    data: DataConfig
+    rewards: list[RewardConfig] = Field(min_length=1, description="components of the reward")
+    num_generations: int = Field(8, description="completions per prompt, the G of GRPO")
+    steps_per_generation: int | None = Field(
+        None, ge=1, description="accumulation steps that one batch of rollouts feeds; default: gradient_accumulation_steps"
+    )
+    num_iterations: int = Field(1, ge=1, description="passes over one batch of rollouts, the mu of GRPO")
+    loss_type: Literal["grpo", "dr_grpo", "dapo"] = Field("dapo", description="how token losses are averaged")
+    scale_rewards: Literal["group", "batch", "none"] = Field("group", description="standard deviation that divides advantages")
+    beta: float = Field(0.0, ge=0, description="coefficient of the KL term; 0: no reference model")
+    epsilon: float = Field(0.2, ge=0, description="the ratio is clipped below 1 - epsilon")
+    epsilon_high: float | None = Field(None, ge=0, description="and above 1 + epsilon_high; default: epsilon")
+    mask_truncated_completions: bool = Field(False, description="leave completions without stop token out of the loss")
+    shuffle_dataset: bool = Field(True, description="a new seeded order in every epoch")
+    save_rollouts_steps: int = Field(10, ge=0, description="write all rollouts of every so-manyth step; 0: never")
+
+    @field_validator("num_generations")
+    @classmethod
+    def _at_least_two(cls, value: int) -> int:
+        if value < 2:
+            raise ValueError(f"num_generations is {value}: an advantage relative to the group needs at least 2 completions")
+        return value
+
+    @property
+    def accumulation_steps_per_generation(self) -> int:
+        return self.steps_per_generation or self.gradient_accumulation_steps
+
+    @property
+    def prompts_per_generation(self) -> int:
+        return self.per_device_train_batch_size * self.accumulation_steps_per_generation // self.num_generations
+
+    @property
+    def updates_per_generation(self) -> int:
+        """Optimiser steps taken on one batch of rollouts."""
+        return self.accumulation_steps_per_generation // self.gradient_accumulation_steps * self.num_iterations
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "GrpoStage":
+        size, steps, group = self.per_device_train_batch_size, self.accumulation_steps_per_generation, self.num_generations
+        if size * steps % group:
+            fits = next(s for s in range(size, size + group + 1) if s * steps % group == 0)
+            raise ValueError(
+                f"per_device_train_batch_size {size} x {steps} accumulation steps = {size * steps} completions per "
+                f"generation, which num_generations {group} does not divide; per_device_train_batch_size {fits} works"
+            )
+        accumulation = self.gradient_accumulation_steps
+        if steps % accumulation:
+            raise ValueError(
+                f"steps_per_generation {steps} is not a multiple of gradient_accumulation_steps {accumulation}; "
+                f"{-(-steps // accumulation) * accumulation} works"
+            )
+        if self.temperature == 0:
+            raise ValueError("temperature is 0: greedy completions of a group are all the same, so nothing can be learned")
+        return self
+
+
+Stage = Annotated[EvalStage | SftStage | GrpoStage, Field(discriminator="kind")]
+STAGE_KINDS: dict[str, type[StageConfig]] = {"eval": EvalStage, "sft": SftStage, "grpo": GrpoStage}
+
+
+class Recipe(Config):
+    """A whole run: its name and its stages, in order."""
+
+    name: str = Field(pattern=NAME_PATTERN, description="the run directory is runs/<name>")
+    seed: int = Field(42, description="seed of every stage that has none of its own")
+    stages: list[Stage] = Field(min_length=1)
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe file and apply `stage.key=value` (or `seed=value`) overrides.
+
+    Raises UserError, in one line that names file and key, for anything that does not fit.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the recipe: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        raise UserError(f"{path}: not valid YAML{f' at line {where.line + 1}' if where else ''}") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("stages"), list):
+        raise UserError(f"{path}: a recipe is a mapping with a list of `stages`")
+    _reject_unknown(raw, {*Recipe.model_fields, "defaults"}, str(path), "")
+    stages = [dict(stage) for stage in raw["stages"] if isinstance(stage, dict)]
+    if len(stages) != len(raw["stages"]):
+        raise UserError(f"{path}: every entry of `stages` is a mapping with at least `name` and `kind`")
+    by_name = {str(stage.get("name")): stage for stage in stages}
+    if len(by_name) != len(stages):
+        raise UserError(f"{path}: two stages have the same name")
+    for override in overrides or []:
+        _apply_override(raw, by_name, override)
+    defaults = raw.get("defaults") or {}
+    kinds = [_stage_class(stage, str(path)) for stage in stages]
+    _reject_unknown(defaults, {key for kind in kinds for key in kind.model_fields}, str(path), "defaults.")
+    seeded = {"seed": raw.get("seed", Recipe.model_fields["seed"].default), **defaults}
+    resolved = [
+        validate(kind, _merge({k: v for k, v in seeded.items() if k in kind.model_fields}, stage), f"{path}: {stage['name']}")
+        for kind, stage in zip(kinds, stages, strict=True)
+    ]
+    _check_references(resolved, str(path))
+    top = {key: value for key, value in raw.items() if key not in ("defaults", "stages")}
+    return typing.cast(Recipe, validate(Recipe, {**top, "stages": [stage.model_dump() for stage in resolved]}, str(path)))
+
+
+def _stage_class(stage: Mapping[str, Any], where: str) -> type[StageConfig]:
+    kind = stage.get("kind")
+    if "name" not in stage:
+        raise UserError(f"{where}: a stage of kind {kind} has no name")
+    if kind not in STAGE_KINDS:
+        raise UserError(f"{where}: stage {stage['name']}: unknown kind {kind!r}; known: {', '.join(STAGE_KINDS)}")
+    return STAGE_KINDS[kind]
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` wins; mappings are merged key by key, lists are replaced."""
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply_override(raw: dict[str, Any], by_name: Mapping[str, dict[str, Any]], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"{override!r} is no override: write stage.key=value")
+    value = yaml.safe_load(text)
+    if "." not in key:
+        _reject_unknown({key: value}, {"name", "seed"}, "command line", "")
+        raw[key] = value
+        return
+    stage, *parts = key.split(".")
+    if stage not in by_name:
+        raise UserError(f"{override!r}: no stage {stage!r}; the recipe has {', '.join(by_name)}")
+    node = by_name[stage]
+    for part in parts[:-1]:
+        child = node.get(part)
+        node[part] = dict(child) if isinstance(child, Mapping) else {}
+        node = node[part]
+    node[parts[-1]] = value
+
+
+def _reject_unknown(given: Mapping[str, Any], known: set[str], where: str, prefix: str) -> None:
+    for key in given:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {prefix}{key}{_nearest(str(key), known)}")
+
+
+def _nearest(key: str, known: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
+
+
+def validate(cls: type[Config], values: Mapping[str, Any], where: str) -> Any:
+    """Build a configuration; raises UserError, in one line that starts with `where` and names the key."""
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(cls, error)}") from error
+
+
+def explain(cls: type[BaseModel], error: ValidationError) -> str:
+    """The first problem of a failed validation, in one line that names the key."""
+    first = error.errors()[0]
+    location = [part for part in first["loc"] if part not in STAGE_KINDS]
+    key = ".".join(str(part) for part in location)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}{_nearest(str(location[-1]), _fields_at(cls, location[:-1]))}"
+    if first["type"] == "missing":
+        return f"{key} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return message if not key or message.startswith(key) else f"{key}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(cls: type[BaseModel], location: list[Any]) -> set[str]:
+    for part in location:
+        if isinstance(part, str) and part in cls.model_fields:
+            inner = _model_inside(cls.model_fields[part].annotation)
+            cls = inner or cls
+    return set(cls.model_fields)
+
+
+def _model_inside(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_inside, typing.get_args(annotation))), None)
+
+
+REFERENCE = re.compile(r"^\$\{([^.}]+)\.(\w+)\}$")
+
+
+def reference(value: str) -> tuple[str, str] | None:
+    """("zero", "model") for "${zero.model}", None for anything else."""
+    match = REFERENCE.match(value)
+    return (match[1], match[2]) if match else None
+
+
+def _check_references(stages: list[StageConfig], where: str) -> None:
+    earlier: list[str] = []
+    for stage in stages:
+        found = reference(stage.model)
+        if found and (found[0] not in earlier or found[1] != "model"):
+            raise UserError(f"{where}: {stage.name}: model {stage.model} is no output of an earlier stage")
+        earlier.append(stage.name)

@@ -1,0 +1,377 @@
+"""Rollouts in-process, by the very modules that are being trained.
+
+Continuous batching: a fixed number of rows decode together, each at its own position; a row that finishes is given to
+the next waiting sample or dropped. A prompt is prefilled once for all samples of its group. What the model needs for
+that comes through transformers' public interfaces: a cache layer with one length per row, explicit `position_ids`,
+and a registered attention function. So a family whose attention goes through that interface needs no code here.
+
+The last token of a prompt is not prefilled: it is the first token that is decoded. Every step of every row is
+then the same: feed one token, get the distribution of the next.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from aha.types import Sample
+
+ATTENTION = "aha_rows"
+GOLDEN = -7046029254386353131  # 2^64 / golden ratio as int64: the step of splitmix64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Example: Sampling(seed="42/zero/17", max_tokens=256)
+    """
+
+    seed: str  # names the stream of random numbers: run seed, stage and step
+    max_tokens: int
+    temperature: float = 1.0  # 0: greedy, with log-probabilities at temperature 1
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+
+@dataclass
+class Row:
+    """One sample that is being decoded: what the engine keeps on the host."""
+
+    sample: int  # place in the output
+    key: int  # of its random numbers
+
+
+class NativeEngine:
+    """Decodes with `model`. Where `dtype` is not that of the weights, with a copy that `refresh` brings up to date."""
+
+    def __init__(self, model: PreTrainedModel, stop_ids: frozenset[int], dtype: torch.dtype, max_num_seqs: int = 256):
+        self.trained = model
+        self.stop_ids = torch.tensor(sorted(stop_ids), device=model.device)
+        self.max_num_seqs = max_num_seqs
+        self.model = model if dtype == model.dtype else _copy_of(model, dtype)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether its log-probabilities are the trainer's own, up to rounding in float32."""
+        return self.model is self.trained and self.model.dtype == torch.float32
+
+    def refresh(self) -> None:
+        """Follow the weights of the trained model after an update."""
+        if self.model is not self.trained:
+            with torch.no_grad():
+                for copy, parameter in zip(self.model.parameters(), self.trained.parameters(), strict=True):
+                    copy.copy_(parameter)
+
+    @torch.no_grad()
+    def generate(
+        self, prompt_ids: Sequence[Sequence[int]], n: int, sampling: Sampling, problem_ids: Sequence[str] | None = None
+    ) -> list[list[Sample]]:
+        """Draw `n` samples for each prompt.
+
+        Log-probabilities are of softmax(logits / temperature), before top-p, top-k and min-p. The random number of a
+        token depends on the seed, the id of its problem, the sample's number and the token's position, not on what
+        else is in the batch. `problem_ids` default to the prompts' own places.
+        """
+        ids = problem_ids or [str(i) for i in range(len(prompt_ids))]
+        rows = [Row(p * n + s, _random_key(sampling.seed, ids[p], s)) for p in range(len(prompt_ids)) for s in range(n)]
+        was_training = self.model.training
+        self.model.eval()
+        with _attention(self.model):
+            samples = _Decoder(self, prompt_ids, n, sampling).run(rows)
+        self.model.train(was_training)
+        return [samples[p * n : (p + 1) * n] for p in range(len(prompt_ids))]
+
+
+class _Decoder:
+    """The state of one call of `generate`. Rows 0 to `len(self.active) - 1` of every tensor are in use."""
+
+    def __init__(self, engine: NativeEngine, prompt_ids: Sequence[Sequence[int]], n: int, sampling: Sampling):
+        self.model, self.stop_ids, self.sampling = engine.model, engine.stop_ids, sampling
+        self.prompt_ids, self.n = prompt_ids, n
+        self.capacity = min(engine.max_num_seqs, n * len(prompt_ids))
+        device, total = self.model.device, n * len(prompt_ids)
+        width = max(len(ids) for ids in prompt_ids) + sampling.max_tokens
+        # One row more than can decode: the spare one keeps the prompt of a group that is only partly admitted.
+        self.cache = RowCache(self.model.config.get_text_config(), self.capacity + 1, width, self.model.dtype, device)
+        self.spare = self.capacity
+        self.spare_prompt = -1
+        self.active: list[Row] = []
+        # Per decoding row: the token to feed, its position, the random key, and the place in the output.
+        self.token_B, self.position_B, self.key_B, self.sample_B, self.count_B = (
+            torch.zeros(self.capacity, dtype=torch.long, device=device) for _ in range(5)
+        )
+        self.tokens_NM = torch.zeros((total, sampling.max_tokens), dtype=torch.long, device=device)
+        self.logps_NM = torch.zeros((total, sampling.max_tokens), device=device)
+        self.lengths = [0] * total
+        self.stopped = [False] * total
+        self.prefilled_prompts = 0
+
+    def run(self, waiting: list[Row]) -> list[Sample]:
+        waiting = waiting[::-1]
+        while waiting or self.active:
+            free = self.capacity - len(self.active)
+            if waiting and (free >= max(1, self.capacity // 8) or len(waiting) <= free):
+                self._admit([waiting.pop() for _ in range(min(free, len(waiting)))])
+            self._drop(self._decode())
+        tokens, logps = self.tokens_NM.tolist(), self.logps_NM.tolist()
+        return [
+            Sample(tokens[i][:length], logps[i][:length], "stop" if self.stopped[i] else "length")
+            for i, length in enumerate(self.lengths)
+        ]
+
+    def _admit(self, rows: list[Row]) -> None:
+        """Give free rows to waiting samples, which come in the order of their prompts."""
+        first = len(self.active)
+        prompts = [row.sample // self.n for row in rows]
+        fresh = sorted(set(prompts) - {self.spare_prompt})
+        self._copy_spare([first + i for i, prompt in enumerate(prompts) if prompt == self.spare_prompt])
+        self._prefill(fresh, [(first + i, prompt) for i, prompt in enumerate(prompts) if prompt != self.spare_prompt])
+
+        self.active += rows
+        new = slice(first, len(self.active))
+        self.token_B[new] = self._tensor([self.prompt_ids[prompt][-1] for prompt in prompts])
+        self.position_B[new] = self._tensor([len(self.prompt_ids[prompt]) - 1 for prompt in prompts])
+        self.key_B[new] = self._tensor([row.key for row in rows])
+        self.sample_B[new] = self._tensor([row.sample for row in rows])
+        self.count_B[new] = 0
+
+    def _copy_spare(self, targets: list[int]) -> None:
+        if targets:
+            self.cache.copy_rows([self.spare] * len(targets), targets, len(self.prompt_ids[self.spare_prompt]))
+
+    def _prefill(self, prompts: list[int], placed: list[tuple[int, int]]) -> None:
+        """Run `prompts` once each and write their keys and values to all rows of `placed` (row, prompt) pairs."""
+        if not prompts:
+            return
+        self.prefilled_prompts += len(prompts)
+        order = {prompt: i for i, prompt in enumerate(prompts)}
+        last = prompts[-1]
+        if sum(prompt == last for _, prompt in placed) < self.n:  # the rest of the group comes later
+            placed = [*placed, (self.spare, last)]
+            self.spare_prompt = last
+        width = max(len(self.prompt_ids[prompt]) for prompt in prompts) - 1
+        if width == 0:
+            return
+        ids_PT = torch.zeros((len(prompts), width), dtype=torch.long)
+        for prompt, i in order.items():
+            known = self.prompt_ids[prompt][:-1]
+            ids_PT[i, : len(known)] = torch.tensor(known, dtype=torch.long)
+        self.cache.prefill_into(self._tensor([row for row, _ in placed]), self._tensor([order[p] for _, p in placed]))
+        self.model.base_model(
+            ids_PT.to(self.model.device),
+            position_ids=torch.arange(width, device=self.model.device).expand(len(prompts), width),
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+
+    def _decode(self) -> list[int]:
+        """Feed one token to every active row and draw the next; returns the rows that are finished."""
+        active = slice(0, len(self.active))
+        position_B, token_B = self.position_B[active], self.token_B[active]
+        width = int(position_B.max()) + 1
+        self.cache.decode_at(position_B, width)
+        visible_BW = torch.arange(width, device=position_B.device) <= position_B[:, None]
+        logits_BV = self.model(
+            token_B[:, None],
+            attention_mask=visible_BW[:, None, None, :],
+            position_ids=position_B[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        uniform_B = uniform(self.key_B[active], self.count_B[active])
+        drawn_B, logp_B = draw(logits_BV.float(), self.sampling, uniform_B)
+
+        sample_B, count_B = self.sample_B[active], self.count_B[active]
+        self.tokens_NM[sample_B, count_B] = drawn_B
+        self.logps_NM[sample_B, count_B] = logp_B
+        self.token_B[active], self.position_B[active], self.count_B[active] = drawn_B, position_B + 1, count_B + 1
+        stopped_B = torch.isin(drawn_B, self.stop_ids)
+        finished = (stopped_B | (self.count_B[active] >= self.sampling.max_tokens)).nonzero()[:, 0].tolist()
+        if finished:
+            counts, stops = self.count_B[active].tolist(), stopped_B.tolist()
+            for row in finished:
+                self.lengths[self.active[row].sample], self.stopped[self.active[row].sample] = counts[row], stops[row]
+        return finished
+
+    def _drop(self, finished: list[int]) -> None:
+        """Close the gaps: the last rows move into the places of finished ones."""
+        gone = set(finished)
+        kept = len(self.active) - len(gone)
+        holes = [row for row in finished if row < kept]
+        movers = [row for row in range(kept, len(self.active)) if row not in gone]
+        if movers:
+            self.cache.copy_rows(movers, holes, int(self.position_B[: len(self.active)].max()))
+            source, target = self._tensor(movers), self._tensor(holes)
+            for tensor in (self.token_B, self.position_B, self.key_B, self.sample_B, self.count_B):
+                tensor[target] = tensor[source]
+            for mover, hole in zip(movers, holes, strict=True):
+                self.active[hole] = self.active[mover]
+        del self.active[kept:]
+
+    def _tensor(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self.model.device)
+
+
+def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
+    """One token per row by inverting the cumulative distribution at `uniform_B`, and its log-probability.
+
+    Top-k is applied first, then top-p and min-p, each on the distribution at the sampling temperature.
+    """
+    if sampling.temperature == 0:
+        drawn_B = logits_BV.argmax(dim=-1)
+        return drawn_B, logits_BV.log_softmax(dim=-1).gather(-1, drawn_B[:, None])[:, 0]
+    logp_BV = (logits_BV / sampling.temperature).log_softmax(dim=-1)
+    kept_BV = logp_BV.exp()
+    if sampling.top_k or sampling.top_p < 1:
+        kept_BV = _keep_top(kept_BV, sampling.top_k or kept_BV.shape[-1], sampling.top_p)
+    if sampling.min_p:
+        kept_BV = kept_BV.where(kept_BV >= sampling.min_p * kept_BV.amax(dim=-1, keepdim=True), 0.0)
+    cumulative_BV = kept_BV.double().cumsum(dim=-1)
+    point_B1 = uniform_B[:, None] * cumulative_BV[:, -1:]
+    drawn_B = torch.searchsorted(cumulative_BV, point_B1, right=True)[:, 0].clamp(max=logits_BV.shape[-1] - 1)
+    return drawn_B, logp_BV.gather(-1, drawn_B[:, None])[:, 0]
+
+
+def _keep_top(probs_BV: Tensor, top_k: int, top_p: float) -> Tensor:
+    """Zero what is outside the `top_k` likeliest tokens and the smallest set of tokens that holds `top_p` of those."""
+    sorted_BK, order_BK = probs_BV.topk(min(top_k, probs_BV.shape[-1]), dim=-1)
+    before_BK = sorted_BK.cumsum(dim=-1) - sorted_BK
+    sorted_BK = sorted_BK.where(before_BK < top_p * sorted_BK.sum(dim=-1, keepdim=True), 0.0)
+    return torch.zeros_like(probs_BV).scatter(-1, order_BK, sorted_BK)
+
+
+def _random_key(seed: str, problem: str, sample: int) -> int:
+    digest = hashlib.sha256(f"{seed}|{problem}|{sample}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def uniform(key_B: Tensor, counter_B: Tensor) -> Tensor:
+    """A float64 in [0, 1) for each (key, counter): splitmix64 in wrapping int64 arithmetic."""
+
+    def shifted(z: Tensor, bits: int) -> Tensor:
+        return (z >> bits) & ((1 << (64 - bits)) - 1)  # logical, where >> on int64 is arithmetic
+
+    z = key_B + (counter_B + 1) * GOLDEN
+    z = (z ^ shifted(z, 30)) * -4658895280553007687
+    z = (z ^ shifted(z, 27)) * -7723592293110705685
+    z = z ^ shifted(z, 31)
+    return shifted(z, 11).double() * 2.0**-53
+
+
+class RowCache(Cache):
+    """Keys and values of rows that stand at different positions."""
+
+    def __init__(self, config: Any, num_rows: int, width: int, dtype: torch.dtype, device: torch.device):
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (num_rows, heads, width, head_dim)
+        super().__init__(layers=[RowLayer(self, shape, dtype, device) for _ in range(config.num_hidden_layers)])
+        self.rows = self.sources = self.position_B = torch.empty(0)
+        self.width = 0
+        self.is_prefill = False
+
+    def prefill_into(self, rows: Tensor, sources: Tensor) -> None:
+        """The next forward pass holds whole prompts; number sources[i] of them is for row rows[i]."""
+        self.is_prefill, self.rows, self.sources = True, rows, sources
+
+    def decode_at(self, position_B: Tensor, width: int) -> None:
+        """The next forward pass holds one token for each of the first rows, at these positions, all below `width`."""
+        self.is_prefill, self.position_B, self.width = False, position_B, width
+
+    def copy_rows(self, sources: list[int], targets: list[int], width: int) -> None:
+        for layer in self.layers:
+            for tensor in (layer.keys, layer.values):
+                tensor[targets, :, :width] = tensor[sources, :, :width]
+
+
+class RowLayer(CacheLayerMixin):
+    """One layer of a RowCache; tensors of shape (rows, key-value heads, width, head size)."""
+
+    is_sliding = False
+
+    def __init__(self, cache: RowCache, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device):
+        super().__init__()
+        self.cache = cache
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing is left to do: the tensors are made with the layer."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        cache = self.cache
+        if cache.is_prefill:
+            width = key_states.shape[2]
+            self.keys[cache.rows, :, :width] = key_states[cache.sources]
+            self.values[cache.rows, :, :width] = value_states[cache.sources]
+            return key_states, value_states  # prompts look at nothing but themselves
+        count = key_states.shape[0]
+        rows = torch.arange(count, device=key_states.device)
+        self.keys[rows, :, cache.position_B] = key_states[:, :, 0]
+        self.values[rows, :, cache.position_B] = value_states[:, :, 0]
+        return self.keys[:count, :, : cache.width], self.values[:count, :, : cache.width]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.cache.width, 0
+
+    def get_seq_length(self) -> int:
+        return self.cache.width
+
+    def get_max_length(self) -> int:
+        return self.keys.shape[2]
+
+
+def row_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a prefill (causal, no mask) or of single tokens over their rows (boolean mask of what is visible).
+
+    query (B, heads, T, D), key and value (B, key-value heads, W, D); returns (B, T, heads, D).
+    """
+    batch, heads, _length, size = query.shape
+    groups = heads // key.shape[1]
+    if attention_mask is None:
+        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=groups > 1)
+        return out.transpose(1, 2), None
+    # One query token: the query heads that share a key-value head take the place of the time dimension.
+    packed = query.reshape(batch, key.shape[1], groups, size)
+    scores = (packed @ key.transpose(2, 3)).float() * scaling
+    weights = scores.masked_fill(~attention_mask, float("-inf")).softmax(dim=-1).to(value.dtype)
+    return (weights @ value).reshape(batch, 1, heads, size), None
+
+
+AttentionInterface.register(ATTENTION, row_attention)
+
+
+@contextmanager
+def _attention(model: PreTrainedModel) -> Iterator[None]:
+    """Run `model` with the engine's attention, then with its own again."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _copy_of(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    with torch.device(model.device):
+        copy = type(model)(model.config.__class__.from_dict(model.config.to_dict()))
+    copy.load_state_dict(model.state_dict())
+    return copy.to(dtype).requires_grad_(False).eval()

@@ -1,0 +1,159 @@
+"""Progress for people and metrics for programs: a live view on a terminal, plain lines elsewhere, metrics.jsonl always."""
+
+import itertools
+import json
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.console import Group as Lines
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from aha.metrics import Measure
+from aha.rundir import StageDir, out_of_space_is_a_user_error, truncate_metrics
+from aha.types import Group
+
+WIDTH = 80  # columns that everything is readable at
+BARS = "▁▂▃▄▅▆▇█"
+CURVES = {  # metric: what the console calls it
+    "loss": "loss",
+    "reward": "reward",
+    "accuracy": "accuracy",
+    "completions/mean_length": "length",
+    "completions/clipped_ratio": "cut off",
+    "entropy": "entropy",
+    "kl": "kl",
+    "grad_norm": "grad norm",
+}
+PLAIN = ("loss", "reward", "accuracy", "completions/mean_length", "entropy")
+HIDDEN_BESIDE_REWARD = {"loss"}  # the loss of GRPO says nothing: its value is near zero by construction
+PLAIN_SAMPLE_EVERY = 60.0  # seconds between sample completions in plain output
+SAMPLE_LINES = 9
+
+
+class StageLog:
+    """Everything that a running stage tells. Use it as a context manager; without a stage directory nothing is written."""
+
+    def __init__(self, name: str, kind: str, console: Console, stage: StageDir | None = None):
+        self.name, self.kind, self.console, self.stage = name, kind, console, stage
+        self.total = self.done = self.first = 0
+        self.started = time.monotonic()
+        self.sampled = self.started
+        self.history: dict[str, list[float]] = {}
+        self.sample: Group | None = None
+        self.live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._view)
+
+    def __enter__(self) -> "StageLog":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.live.stop()
+
+    def start(self, total: int, done: int, **facts: int) -> None:
+        """Say what is about to happen: `total` optimiser steps, of which a resumed stage has `done` some already."""
+        self.total, self.done, self.first, self.started = total, done, done, time.monotonic()
+        told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in facts.items() if value)
+        resumed = f", resumed at step {done}" if done else ""
+        steps = f"{total} steps" if total else ""
+        self._print(f"{self.name}: {self.kind}, " + ", ".join(filter(None, (steps, told))) + resumed)
+        if self.stage and total:
+            truncate_metrics(self.stage.metrics, done)
+
+    def step(self, step: int, metrics: Mapping[str, float], group: Group | None = None) -> None:
+        """Record the metrics of a step, and perhaps show the first completion of `group`."""
+        self.done = step
+        self._write({"step": step, **metrics})
+        for key in CURVES:
+            if key in metrics and not (key in HIDDEN_BESIDE_REWARD and "reward" in metrics):
+                self.history.setdefault(key, []).append(metrics[key])
+        self.sample = group or self.sample
+        if self.console.is_terminal:
+            return
+        values = " ".join(f"{CURVES[key]} {metrics[key]:.3g}" for key in PLAIN if key in self.history)
+        self._print(f"{self.name} {step}/{self.total} {values} {metrics['step_time']:.1f}s/step {self._left()} left")
+        if self.sample and time.monotonic() - self.sampled > PLAIN_SAMPLE_EVERY:
+            self.sampled = time.monotonic()
+            self.console.print(sample_text(self.sample))
+
+    def evaluation(self, step: int, measures: Mapping[str, Measure]) -> None:
+        """Record and show an evaluation."""
+        self._write({"step": step, **{f"eval/{key}": measure.as_dict() for key, measure in measures.items()}})
+        at = f" at step {step}" if step else ""
+        self._print(f"{self.name}{at}: " + ", ".join(f"{key} {told(measure)}" for key, measure in measures.items()))
+
+    def _write(self, row: Mapping[str, object]) -> None:
+        if self.stage:
+            with out_of_space_is_a_user_error(self.stage.metrics), self.stage.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def _print(self, text: str) -> None:
+        self.console.print(Text(text))
+
+    def _left(self) -> str:
+        done = self.done - self.first
+        return clock((time.monotonic() - self.started) / done * (self.total - self.done)) if done else "?"
+
+    def _view(self) -> Lines:
+        elapsed = clock(time.monotonic() - self.started)
+        head = Table.grid(padding=(0, 1))
+        if self.total:
+            bar = ProgressBar(total=self.total, completed=self.done, width=30)
+            head.add_row(Text(self.name, "bold"), f"step {self.done}/{self.total}", bar, f"{elapsed}, {self._left()} left")
+        else:
+            head.add_row(Text(self.name, "bold"), self.kind, elapsed)
+        curves = Table.grid(padding=(0, 2))
+        for key, values in self.history.items():
+            curves.add_row(f"  {CURVES[key]}", Text(sparkline(values, 40), "cyan"), f"{values[-1]:.3g}")
+        return Lines(head, curves, sample_text(self.sample) if self.sample else Text())
+
+
+def told(measure: Measure) -> str:
+    """A measure in words.
+
+    Example: "0.250 [0.214, 0.290] n=512"
+    """
+    digits = 3 if measure.value < 10 else 1
+    return f"{measure.value:.{digits}f} [{measure.low:.{digits}f}, {measure.high:.{digits}f}] n={measure.n}"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """A curve of at most `width` characters; longer series are averaged into as many bins."""
+    if len(values) > width:
+        edges = [round(i * len(values) / width) for i in range(width + 1)]
+        values = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, high = min(values), max(values)
+    return "".join(BARS[int((v - low) / (high - low) * (len(BARS) - 1) + 0.5)] if high > low else BARS[0] for v in values)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def printable(text: str) -> str:
+    """Model text made safe for a terminal: control characters, which could move the cursor or worse, are shown as ·."""
+    return "".join(c if c == "\n" or c.isprintable() else "·" for c in text)
+
+
+def sample_text(group: Group) -> Text:
+    """The first completion of a group with its rewards, in at most SAMPLE_LINES lines of WIDTH columns."""
+    completion = group.completions[0]
+    parts = ", ".join(f"{name} {'-' if score is None else f'{score:.2g}'}" for name, score in completion.scores.items())
+    text = Text(f"\n  {printable(group.problem.question)[: WIDTH - 4]}", "dim", no_wrap=True, overflow="ellipsis")
+    lines = [
+        line[i : i + WIDTH - 4]
+        for line in printable(completion.text).split("\n")
+        for i in range(0, max(1, len(line)), WIDTH - 4)
+    ]
+    if len(lines) > SAMPLE_LINES:
+        lines = [*lines[: SAMPLE_LINES - 3], "...", *lines[-2:]]
+    text.append("".join(f"\n  {line}" for line in lines), "default not dim")
+    text.append(f"\n  {parts}; advantage {completion.advantage:+.2f}", "green" if completion.solved else "yellow")
+    return text

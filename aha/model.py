@@ -1,0 +1,228 @@
+"""Models: load and save Hugging Face folders, and score tokens. torch starts here."""
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.errors import HFValidationError
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from aha.chat import load_prompt, save_prompt
+from aha.config import BUNDLED_MODEL, ArchitectureConfig, PromptConfig, StageConfig
+from aha.types import UserError
+
+CHUNK_ELEMENTS = 2**24  # logits that exist at once while scoring: 64 MB in float32
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# Loading reports every missing key and slow path on stderr; what matters is raised as an error anyway.
+logging.getLogger("transformers").setLevel(logging.ERROR)
+disable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model together with everything that speaking to it needs."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    prompt: PromptConfig
+    stop_ids: frozenset[int]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+
+def default_device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compute_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of the arithmetic for a recipe's `dtype`."""
+    if name != "auto":
+        return DTYPES[name]
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def model_source(name: str) -> str:
+    """The folder of a bundled model, or the name itself: a folder or a hub id."""
+    return str(files("aha") / "assets" / BUNDLED_MODEL) if name == BUNDLED_MODEL else name
+
+
+def load_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of a model, with a pad token."""
+    source = _checked_source(name)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(cfg: StageConfig, device: torch.device, dtype: torch.dtype = torch.float32) -> Policy:
+    """Load model, tokenizer, prompt settings and stop ids of `cfg.model`.
+
+    The prompt settings are the stage's own where it has some, else those saved beside the weights, else the default.
+    Raises UserError where the name is no model.
+    """
+    source = _checked_source(cfg.model)
+    options: dict[str, Any] = {"revision": cfg.model_revision, "trust_remote_code": cfg.trust_remote_code}
+    if cfg.attn_implementation:
+        options["attn_implementation"] = cfg.attn_implementation
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
+        tokenizer = load_tokenizer(cfg.model, cfg.model_revision, cfg.trust_remote_code)
+    except (OSError, ValueError, HFValidationError) as error:
+        raise UserError(f"{cfg.model} is no model that can be loaded: {str(error).strip().splitlines()[0]}") from error
+    prompt = cfg.prompt or load_prompt(Path(source)) or PromptConfig()
+    return Policy(model.to(device), tokenizer, prompt, stop_token_ids(model, tokenizer))
+
+
+def _checked_source(name: str) -> str:
+    source = model_source(name)
+    path = Path(source)
+    if path.exists() and not (path / "config.json").exists():
+        raise UserError(f"{name} is no model: it has no config.json")
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not path.exists():
+        raise UserError(f"{name} is no model: there is no such folder")
+    return source
+
+
+def new_policy(architecture: ArchitectureConfig, tokenizer_folder: Path, prompt: PromptConfig, seed: int) -> Policy:
+    """A model with random weights for the tokenizer in `tokenizer_folder`."""
+    sizes = architecture.model_dump(exclude={"model_type", "vocab_size", "rope_theta"})
+    config = AutoConfig.for_model(
+        architecture.model_type,
+        **sizes,
+        vocab_size=0,
+        head_dim=architecture.hidden_size // architecture.num_attention_heads,
+        rope_parameters={"rope_type": "default", "rope_theta": architecture.rope_theta},
+        tie_word_embeddings=True,
+    )
+    config.save_pretrained(tokenizer_folder)  # AutoTokenizer picks the tokenizer class by the model type
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    config.vocab_size = len(tokenizer)
+    config.eos_token_id = config.pad_token_id = tokenizer.eos_token_id
+    config.bos_token_id = None
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.generation_config = GenerationConfig(
+        eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")],
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return Policy(model.to(default_device()), tokenizer, prompt, stop_token_ids(model, tokenizer))
+
+
+def stop_token_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a completion: base models often have two, one for the text and one for the turn."""
+    configured = model.generation_config.eos_token_id
+    ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
+    vocabulary = tokenizer.get_vocab()
+    ids |= {vocabulary[token] for token in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>") if token in vocabulary}
+    return frozenset(i for i in ids if i is not None)
+
+
+def save_policy(policy: Policy, folder: Path, dtype: torch.dtype) -> None:
+    """Write a plain Hugging Face folder: weights (safetensors, in `dtype`), configuration, tokenizer, prompt settings."""
+    model = policy.model
+    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    config = copy.deepcopy(model.config)
+    config.dtype = dtype
+    model.save_pretrained(folder, state_dict=tensors)
+    config.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    save_prompt(folder, policy.prompt)
+
+
+def saved_dtype(name: str, source: str | None) -> torch.dtype:
+    """The dtype of `model/` for a recipe's `save_dtype`: auto keeps that of the model that training started from."""
+    if name != "auto":
+        return DTYPES[name]
+    dtype = AutoConfig.from_pretrained(model_source(source)).dtype if source else torch.bfloat16
+    return torch.float32 if dtype is None else dtype
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences padded on the right; causal attention never looks at the padding, so no mask is needed.
+
+    Example: rows ([5, 6], [7]) and ([5], [8, 9]) -> input_ids_BT [[5, 6, 7], [5, 8, 9]], mask_BT [[0, 0, 1], [0, 1, 1]]
+    """
+
+    input_ids_BT: Tensor
+    mask_BT: Tensor  # bool; the tokens that are scored: those of the completion
+
+    @property
+    def num_scored(self) -> int:
+        return int(self.mask_BT.sum())
+
+
+def collate(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int, device: torch.device) -> Batch:
+    """Turn (context ids, scored ids) pairs into one padded batch. The very first token of a sequence is never scored."""
+    width = max(len(context) + len(scored) for context, scored in rows)
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, (context, scored) in enumerate(rows):
+        ids = [*context, *scored]
+        input_ids[i, : len(ids)] = torch.tensor(ids)
+        mask[i, max(len(context), 1) : len(ids)] = True
+    return Batch(input_ids.to(device), mask.to(device))
+
+
+def align(values: Sequence[Sequence[float]], batch: Batch) -> Tensor:
+    """Spread one list of per-token values per row over the scored positions of `batch`; zero elsewhere. Shape (B, T)."""
+    aligned = torch.zeros(batch.mask_BT.shape, device=batch.mask_BT.device)
+    aligned[batch.mask_BT] = torch.tensor([v for row in values for v in row], device=aligned.device)
+    return aligned
+
+
+def microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Indices of sequences, sorted by length and cut so that no micro-batch exceeds `max_tokens` with its padding."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batches: list[list[int]] = []
+    for i in order:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def token_logps(model: PreTrainedModel, batch: Batch, temperature: float, dtype: torch.dtype) -> Tensor:
+    """Log-probability of every scored token under softmax(logits / temperature): (B, T) in nats, zero elsewhere.
+
+    Logits are computed at the scored positions only, in chunks that are recomputed in the backward pass, so the
+    (tokens x vocabulary) matrix never exists whole.
+    """
+    mask_BT, device = batch.mask_BT, batch.mask_BT.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        hidden_BTD = model.base_model(batch.input_ids_BT, use_cache=False).last_hidden_state
+        hidden_ND = hidden_BTD[:, :-1][mask_BT[:, 1:]]
+        targets_N = batch.input_ids_BT[mask_BT]
+        head = model.get_output_embeddings()
+        size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
+        chunks = list(zip(hidden_ND.split(size), targets_N.split(size), strict=True))
+        recompute = torch.is_grad_enabled() and len(chunks) > 1
+        logps = [
+            checkpoint(_score, head, hidden, targets, temperature, use_reentrant=False)
+            if recompute
+            else _score(head, hidden, targets, temperature)
+            for hidden, targets in chunks
+        ]
+    return torch.zeros(mask_BT.shape, device=device).masked_scatter(mask_BT, torch.cat(logps))
+
+
+def _score(head: torch.nn.Module, hidden_ND: Tensor, targets_N: Tensor, temperature: float) -> Tensor:
+    logits_NV = head(hidden_ND).float()
+    return -F.cross_entropy(logits_NV if temperature == 1 else logits_NV / temperature, targets_N, reduction="none")

@@ -1,0 +1,104 @@
+"""Rewards by name, from the recipe to the scores of a batch. Nothing here imports torch."""
+
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aha.config import RewardConfig
+from aha.rewards.base import RewardFunction
+from aha.rewards.countdown import countdown
+from aha.rewards.form import format_reward, reasoning_steps, repetition_penalty
+from aha.rewards.length import cosine
+from aha.rewards.maths import accuracy
+from aha.types import UserError
+
+REWARDS: dict[str, RewardFunction] = {
+    "countdown": countdown,
+    "accuracy": accuracy,
+    "format": format_reward,
+    "reasoning_steps": reasoning_steps,
+    "cosine": cosine,
+    "repetition_penalty": repetition_penalty,
+}
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward function with its place in the sum.
+
+    Example: Reward("format", 0.1, format_reward)
+    """
+
+    name: str
+    weight: float
+    function: RewardFunction
+
+
+def load_rewards(configs: Sequence[RewardConfig]) -> list[Reward]:
+    """Look up and bind the rewards of a recipe. Raises UserError for an unknown name or argument."""
+    names = [cfg.name for cfg in configs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"reward {name} is listed twice")
+    return [Reward(cfg.name, cfg.weight, _bind(cfg)) for cfg in configs]
+
+
+def load_grader(name: str) -> Reward:
+    """The reward whose top score, 1, means that a problem is solved."""
+    return load_rewards([RewardConfig(name=name)])[0]
+
+
+def _bind(cfg: RewardConfig) -> RewardFunction:
+    function = _user_function(cfg.name) if ":" in cfg.name else REWARDS.get(cfg.name)
+    if function is None:
+        raise UserError(f"unknown reward {cfg.name!r}; known: {', '.join(REWARDS)}, or module:function for your own")
+    parameters = inspect.signature(function).parameters
+    for argument in cfg.args:
+        if argument not in parameters:
+            known = [name for name, p in parameters.items() if p.default is not p.empty and name != "tags"]
+            raise UserError(f"reward {cfg.name} has no argument {argument!r}; known: {', '.join(known) or 'none'}")
+    return partial(function, **cfg.args)
+
+
+def _user_function(name: str) -> RewardFunction:
+    module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a module beside the recipe can be named
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"reward {name}: {error}") from error
+
+
+def score(
+    reward: Reward,
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    completion_ids: Sequence[Sequence[int]],
+    columns: Sequence[Mapping[str, Any]],
+    tags: tuple[str, str],
+) -> list[float | None]:
+    """Scores of a batch: one per completion, None where the reward skips it.
+
+    `columns` holds one mapping per completion; a column reaches the function as a list. Raises UserError where the
+    data lacks a column that the function asks for, or where the function returns something else than scores.
+    """
+    names = {name for row in columns for name in row}
+    lists = {name: [row.get(name) for row in columns] for name in names}
+    try:
+        scores = reward.function(prompts, completions, completion_ids=completion_ids, tags=tags, **lists)
+    except (TypeError, ValueError) as error:
+        if "required" in str(error) or isinstance(error, ValueError):
+            raise UserError(f"reward {reward.name}: {error}; the data has columns {', '.join(sorted(names))}") from error
+        raise
+    if len(scores) != len(completions):
+        raise UserError(f"reward {reward.name}: {len(scores)} scores for {len(completions)} completions")
+    if any(s is not None and not math.isfinite(s) for s in scores):
+        raise UserError(f"reward {reward.name}: a score is not finite")
+    return scores

@@ -1,0 +1,29 @@
+"""What all rewards share: TRL's calling convention, and a grade that can say why.
+
+A reward is `f(prompts, completions, completion_ids=..., **columns) -> list[float | None]`, one score per completion;
+None leaves that completion out of that reward. Completions are texts, or conversations as TRL passes them, so these
+functions work in TRL and TRL's work here. Columns of the data arrive by name, a list each.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+Text = str | Sequence[Mapping[str, str]]  # a completion: its text, or a list of chat messages
+TAGS = ("think", "answer")  # names of the thinking and the answer tag
+RewardFunction = Callable[..., list[float | None]]  # the calling convention above
+
+
+@dataclass(frozen=True)
+class Grade:
+    """A score from 0 to 1 and the reason for it, in a few words.
+
+    Example: Grade(0.0, "uses 19 twice")
+    """
+
+    score: float
+    reason: str
+
+
+def text_of(completion: Text) -> str:
+    """The text of a completion; of a conversation, what the last message says."""
+    return completion if isinstance(completion, str) else completion[-1]["content"]

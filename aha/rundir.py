@@ -1,0 +1,148 @@
+"""A run on disk: paths, atomic writes, fingerprints and the manifest that says "done".
+
+    runs/<run>/summary.json
+    runs/<run>/<stage>/config.yaml metrics.jsonl rollouts/ checkpoints/ model/ stage.json
+
+Everything is written under a temporary name, flushed, then renamed; `stage.json` comes last, so that its presence
+means that the stage is done.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aha.types import UserError
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+HASHED_WHOLE = 64 * 2**20  # bytes; of larger files the size and both ends go into the fingerprint
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """The paths of one stage.
+
+    Example: StageDir(Path("runs/demo/zero")).checkpoint(50) == Path("runs/demo/zero/checkpoints/step-000050")
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def answers(self) -> Path:
+        """The answers of the final evaluation."""
+        return self.path / "rollouts" / "eval.parquet"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "stage.json"
+
+    def rollouts(self, step: int) -> Path:
+        return self.path / "rollouts" / f"step-{step:06d}.parquet"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step:06d}"
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted(path for path in (self.path / "checkpoints").glob("step-*") if not path.name.endswith(".tmp"))
+
+    def read_manifest(self) -> dict[str, Any] | None:
+        """What `stage.json` says, or None while the stage is unfinished."""
+        return json.loads(self.manifest.read_text()) if self.manifest.exists() else None
+
+
+@contextmanager
+def out_of_space_is_a_user_error(path: Path) -> Iterator[None]:
+    """Turn a full disk into one line that names the path; other failures pass through.
+
+    safetensors reports input and output errors under a type of its own, with the system's text in it.
+    """
+    try:
+        yield
+    except Exception as error:
+        texts = [os.strerror(code) for code in NO_SPACE]
+        if getattr(error, "errno", None) in NO_SPACE or any(text in str(error) for text in texts):
+            raise UserError(
+                f"{path}: disk full while saving; what was saved before is intact. Free space and run again"
+            ) from error
+        raise
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that readers see the old content or all of the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with out_of_space_is_a_user_error(path):
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
+    temporary = path.with_name(path.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with out_of_space_is_a_user_error(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as opened:
+                        os.fsync(opened.fileno())
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
+    temporary.replace(path)
+
+
+def fingerprint(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """sha256 of a stage's resolved configuration and of its inputs' fingerprints."""
+    text = json.dumps({"config": config, "inputs": inputs}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint_path(path: Path) -> str:
+    """sha256 over names and contents of a file or folder."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path) if path.is_dir() else file.name}:{size}\n".encode())
+        with file.open("rb") as opened:
+            if size <= HASHED_WHOLE:
+                digest.update(opened.read())
+            else:
+                digest.update(opened.read(HASHED_WHOLE // 2))
+                opened.seek(-HASHED_WHOLE // 2, os.SEEK_END)
+                digest.update(opened.read())
+    return digest.hexdigest()
+
+
+def truncate_metrics(path: Path, last_step: int) -> None:
+    """Drop the lines of `metrics.jsonl` after `last_step`: a resumed run writes them again."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= last_step]
+        write_atomic(path, "".join(line + "\n" for line in lines))

@@ -1,0 +1,40 @@
+"""Talk to a model: one question, one answer."""
+
+from aha.chat import decode, render
+from aha.config import EvalStage, validate
+from aha.engine.native import NativeEngine, Sampling
+from aha.log import printable
+from aha.model import compute_dtype, default_device, load_policy
+
+
+class Speaker:
+    """A loaded model that answers questions in the way it was trained to be asked."""
+
+    def __init__(self, model: str, max_completion_length: int, temperature: float, seed: int):
+        values = {"name": "chat", "kind": "eval", "model": model, "eval": {"data": [{"source": "countdown"}]}}
+        device = default_device()
+        cfg = validate(EvalStage, values, "command line")
+        self.name, self.seed = model, seed
+        self.dtype = compute_dtype(cfg.dtype, device)
+        self.policy = load_policy(cfg, device, self.dtype)
+        self.engine = NativeEngine(self.policy.model, self.policy.stop_ids, self.dtype)
+        self.max_tokens, self.temperature = max_completion_length, temperature
+        self.asked = 0
+
+    def header(self) -> str:
+        """What was loaded: parameters, vocabulary, maximum length, pad and stop ids, dtype, device."""
+        model, tokenizer = self.policy.model, self.policy.tokenizer
+        return (
+            f"{self.name}: {model.num_parameters() / 1e6:.1f}M parameters, vocabulary {len(tokenizer)}, "
+            f"maximum length {model.config.max_position_embeddings}\n"
+            f"pad id {tokenizer.pad_token_id}, stop ids {sorted(self.policy.stop_ids)}, "
+            f"{str(self.dtype).removeprefix('torch.')} on {self.policy.device}, prompt template {self.policy.prompt.template}"
+        )
+
+    def answer(self, question: str) -> str:
+        """One answer, with the prefilled start; control characters are made visible."""
+        ids = self.policy.tokenizer(render(question, self.policy.prompt, self.policy.tokenizer)).input_ids
+        sampling = Sampling(f"{self.seed}/chat/{self.asked}", self.max_tokens, self.temperature)
+        self.asked += 1
+        [[sample]] = self.engine.generate([ids], 1, sampling)
+        return self.policy.prompt.prefill + printable(decode(sample.token_ids, self.policy.tokenizer, self.policy.stop_ids))

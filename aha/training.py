@@ -1,0 +1,131 @@
+"""What every verb that trains shares: optimiser, schedule, one update, checkpoints."""
+
+import json
+import math
+import os
+import random
+import resource
+import shutil
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import AdamW
+
+from aha.config import TrainingConfig
+from aha.model import Policy, save_policy
+from aha.rundir import StageDir, atomic_folder
+
+STATE_FILE = "trainer_state.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+
+
+def make_deterministic() -> None:
+    """Same inputs, same bits, on the same device and number of threads."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def build_optimizer(model: torch.nn.Module, cfg: TrainingConfig) -> AdamW:
+    """AdamW; weight decay on matrices only, not on biases and norms."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=cfg.learning_rate, betas=(cfg.adam_beta1, cfg.adam_beta2), eps=cfg.adam_epsilon)
+
+
+def learning_rate(cfg: TrainingConfig, step: int, total: int) -> float:
+    """The rate of optimiser step `step` (from 0) of `total`: linear warm-up, then constant, linear or cosine to zero."""
+    warmup = cfg.warmup_steps if cfg.warmup_steps >= 1 else math.ceil(cfg.warmup_steps * total)
+    if step < warmup:
+        return cfg.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    shape = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}.get(cfg.lr_scheduler_type, 1.0)
+    return cfg.learning_rate * shape
+
+
+def update(model: torch.nn.Module, optimizer: AdamW, rate: float, max_grad_norm: float) -> float:
+    """Clip, step, clear; returns the norm of the gradient before clipping."""
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(norm)
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """Where a checkpoint stands. All randomness is a function of seed and step, so nothing else is needed."""
+
+    step: int  # optimiser steps done
+
+
+def save_checkpoint(stage: StageDir, state: TrainerState, policy: Policy, optimizer: AdamW, keep: int) -> None:
+    """Write checkpoints/step-NNNNNN, itself a model folder, then drop all but the newest `keep`."""
+    names = {parameter: name for name, parameter in policy.model.named_parameters()}
+    tensors: dict[str, Tensor] = {}
+    for parameter, values in optimizer.state.items():
+        for key, tensor in values.items():
+            tensors[f"{names[parameter]}.{key}"] = tensor
+    with atomic_folder(stage.checkpoint(state.step)) as folder:
+        save_policy(policy, folder, torch.float32)
+        save_file(tensors, folder / OPTIMIZER_FILE)
+        (folder / STATE_FILE).write_text(json.dumps({"step": state.step}) + "\n")
+    for old in stage.checkpoints()[:-keep]:
+        shutil.rmtree(old)
+
+
+def resume_training(stage: StageDir, policy: Policy, optimizer: AdamW) -> TrainerState:
+    """Load the newest checkpoint into model and optimiser; without one, start at step 0."""
+    checkpoints = stage.checkpoints()
+    if not checkpoints:
+        return TrainerState(step=0)
+    load_weights(policy.model, checkpoints[-1])
+    parameters = dict(policy.model.named_parameters())
+    for key, tensor in load_file(checkpoints[-1] / OPTIMIZER_FILE).items():
+        name, _, kind = key.rpartition(".")
+        parameter = parameters[name]
+        optimizer.state[parameter][kind] = tensor if kind == "step" else tensor.to(parameter.device)
+    return TrainerState(**json.loads((checkpoints[-1] / STATE_FILE).read_text()))
+
+
+def load_weights(model: torch.nn.Module, folder: Path) -> None:
+    """Load the safetensors of a model folder into an existing model of the same shape."""
+    tensors = {name: tensor for file in sorted(folder.glob("model*.safetensors")) for name, tensor in load_file(file).items()}
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    tied = {name for name in model.state_dict() if name not in dict(model.named_parameters())}
+    if unexpected or set(missing) - tied:
+        raise ValueError(f"{folder}: weights do not fit the model: {[*unexpected, *(set(missing) - tied)][:3]}")
+
+
+def is_due(before: int, after: int, every: int) -> bool:
+    """Whether going from step `before` to `after` passed a multiple of `every`; never where that is 0."""
+    return every > 0 and after // every > before // every
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Largest memory so far in MB: of the GPU where the model is on one, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def indices_of_step(step: int, size: int, num_rows: int, seed: int, shuffle: bool = True) -> list[int]:
+    """The `size` rows of step `step` (from 0): consecutive ones of an order that is drawn anew in every epoch."""
+    places = (divmod(i, num_rows) for i in range(step * size, (step + 1) * size))
+    return [_order(num_rows, seed, epoch)[place] if shuffle else place for epoch, place in places]
+
+
+@lru_cache(maxsize=2)
+def _order(num_rows: int, seed: int, epoch: int) -> list[int]:
+    order = list(range(num_rows))
+    random.Random(f"order/{seed}/{epoch}").shuffle(order)
+    return order
