@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
-import click
 import typer
 from rich.console import Console
 
@@ -18,7 +17,6 @@ from aha.types import UserError
 app = typer.Typer(
     name="aha",
     help="How DeepSeek-R1 was trained, from a two-core laptop to a cluster.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
@@ -31,10 +29,14 @@ Seed = Annotated[int, typer.Option(help="seed of the sampling")]
 
 
 @app.callback(invoke_without_command=True)
-def version(show: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
-    if show:
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    if version:
         typer.echo(f"aha {__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -164,12 +166,10 @@ def main() -> None:
         app(standalone_mode=False)
     except UserError as error:
         _fail(str(error), 2)
-    except click.UsageError as error:
-        _fail(error.format_message(), 2)
-    except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped; the same command goes on from the last checkpoint", 130)
+    except typer.TyperException as error:
+        _fail(error.format_message(), error.exit_code)
     except BrokenPipeError:
         sys.exit(0)
 

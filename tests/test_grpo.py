@@ -1,0 +1,185 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aha.config import GrpoStage
+from aha.grpo import (
+    Denominators,
+    LossSums,
+    Row,
+    advantages,
+    grpo_loss,
+    loss_of_rows,
+    microbatches_with_signal,
+    minibatches,
+    num_steps,
+    rollout_metrics,
+    rows_of,
+    with_advantages,
+)
+from aha.types import Completion, Group, Problem, Sample, UserError
+
+PROBLEM = Problem("p/0", "p", "?", {}, "countdown")
+
+
+def config(**changes) -> GrpoStage:
+    values = {"name": "g", "kind": "grpo", "data": {"source": "countdown"}, "rewards": [{"name": "countdown"}]}
+    return GrpoStage(**{**values, "num_generations": 2, "per_device_train_batch_size": 4, **changes})
+
+
+def group_of(rewards: list[float], reasons: str = "") -> Group:
+    completions = [
+        Completion(
+            Sample([7] * (i + 1), [-0.5] * (i + 1), "length" if reasons[i : i + 1] == "l" else "stop"), "", {}, r, r >= 1
+        )
+        for i, r in enumerate(rewards)
+    ]
+    return Group(PROBLEM, "", [5, 6], completions)
+
+
+def toy_rows(count: int = 6) -> list[Row]:
+    """Rows of unequal length; old and reference log-probabilities far enough off that both clips bite."""
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for i in range(count):
+        length = 3 + 4 * (i % 3) + i
+        noise = torch.randn(2, length, generator=generator) * 0.5
+        ids = torch.randint(3, 200, (length,), generator=generator).tolist()
+        old = (noise[0] - 7).tolist()
+        ref = (noise[1] - 7).tolist()
+        rows.append(Row(list(range(5, 8 + i)), ids, old, (-1.0) ** i * (0.5 + i), old, ref))
+    return rows
+
+
+def gradient_of(policy, batches: list[list[Row]], denominators: Denominators, cfg: GrpoStage) -> torch.Tensor:
+    policy.model.zero_grad()
+    for rows in batches:
+        loss_of_rows(rows, policy, denominators, cfg, torch.float32)[0].backward()
+    return torch.cat([p.grad.flatten() for p in policy.model.parameters()])
+
+
+def denominators_of(rows: list[Row]) -> Denominators:
+    return Denominators(len(rows), sum(len(row.completion_ids) for row in rows))
+
+
+def test_advantages_by_hand():
+    # mean 0.25, deviations 0.75 and three times -0.25, standard deviation sqrt(0.75 / 3) = 0.5
+    [group] = with_advantages([group_of([1.0, 0.0, 0.0, 0.0])], "group")
+    expected = [0.75 / 0.5001, *[-0.25 / 0.5001] * 3]
+    assert [c.advantage for c in group.completions] == pytest.approx(expected)
+
+
+def test_advantages_scaled_by_the_batch_and_not_at_all():
+    groups = [group_of([1.0, 0.0]), group_of([0.0, 0.0])]
+    [mixed, flat] = with_advantages(groups, "batch")  # standard deviation of 1, 0, 0, 0 is 0.5
+    assert [c.advantage for c in mixed.completions] == pytest.approx([0.5 / 0.5001, -0.5 / 0.5001])
+    assert [c.advantage for c in flat.completions] == [0.0, 0.0]
+    [mixed, _] = with_advantages(groups, "none")
+    assert [c.advantage for c in mixed.completions] == [0.5, -0.5]
+
+
+def test_equal_rewards_have_advantage_exactly_zero_whatever_rounding_does():
+    assert advantages([1.1] * 7, spread=0.0) == [0.0] * 7
+
+
+def loss_by_hand(cfg: GrpoStage) -> tuple[float, LossSums]:
+    """Two sequences of one and two tokens; ratios 2, 0.5 and 1; advantages 1 and -1; reference at the policy."""
+    logp = torch.tensor([[math.log(0.4), 0.0], [math.log(0.1), math.log(0.3)]])
+    old = torch.tensor([[math.log(0.2), 0.0], [math.log(0.2), math.log(0.3)]])
+    mask = torch.tensor([[True, False], [True, True]])
+    loss, sums = grpo_loss(logp, old, logp if cfg.beta else None, old, torch.tensor([1.0, -1.0]), mask, Denominators(2, 3), cfg)
+    return loss.item(), sums
+
+
+def test_loss_types_by_hand():
+    # Token losses with epsilon 0.2: -min(2, 1.2) = -1.2; max(0.5, 0.8) = 0.8; 1.
+    assert loss_by_hand(config(loss_type="grpo"))[0] == pytest.approx((-1.2 + (0.8 + 1) / 2) / 2)
+    assert loss_by_hand(config(loss_type="dapo"))[0] == pytest.approx((-1.2 + 0.8 + 1) / 3)
+    assert loss_by_hand(config(loss_type="dr_grpo", max_completion_length=10))[0] == pytest.approx((-1.2 + 0.8 + 1) / 20)
+
+
+def test_epsilon_high_moves_the_upper_clip_only():
+    assert loss_by_hand(config(loss_type="dapo", epsilon_high=0.5))[0] == pytest.approx((-1.5 + 0.8 + 1) / 3)
+
+
+def test_clipped_tokens_are_counted():
+    _, sums = loss_by_hand(config())
+    assert (sums.tokens, sums.high_clipped, sums.low_clipped) == (3, 1, 1)
+    assert sums.logp_gap == pytest.approx(2 * math.log(2))
+
+
+def test_kl_is_the_k3_estimator():
+    logp, ref = torch.tensor([[math.log(0.5)]]), torch.tensor([[math.log(0.25)]])
+    cfg = config(beta=0.1)
+    loss, sums = grpo_loss(logp, logp, ref, logp, torch.tensor([0.0]), torch.ones(1, 1).bool(), Denominators(1, 1), cfg)
+    k3 = 0.5 - math.log(0.5) - 1
+    assert sums.kl == pytest.approx(k3)
+    assert loss.item() == pytest.approx(0.1 * k3)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo"])
+def test_split_into_micro_batches_keeps_gradient(policy, loss_type, beta):
+    rows, cfg = toy_rows(), config(loss_type=loss_type, beta=beta)
+    if not beta:
+        rows = [replace(row, ref_logps=None) for row in rows]
+    whole = gradient_of(policy, [rows], denominators_of(rows), cfg)
+    assert whole.norm() > 0
+    for split in ([rows[:1], rows[1:]], [rows[::2], rows[1::2]], [[row] for row in rows]):
+        parts = gradient_of(policy, split, denominators_of(rows), cfg)
+        assert (parts - whole).norm() < 1e-5 * whole.norm()
+
+
+def test_rows_without_signal_cost_no_backward_pass_and_change_no_gradient(policy):
+    rows = [replace(row, ref_logps=None) for row in toy_rows()]
+    rows[2], rows[4] = replace(rows[2], advantage=0.0), replace(rows[4], advantage=0.0)
+    cfg = config()
+    kept = [row for chosen in microbatches_with_signal(rows, cfg) for row in chosen]
+    assert sorted(len(row.completion_ids) for row in kept) == sorted(len(rows[i].completion_ids) for i in (0, 1, 3, 5))
+    whole = gradient_of(policy, [rows], denominators_of(rows), cfg)
+    skipping = gradient_of(policy, list(microbatches_with_signal(rows, cfg)), denominators_of(rows), cfg)
+    assert (skipping - whole).norm() < 1e-5 * whole.norm()
+
+
+def test_with_a_kl_term_no_row_is_skipped():
+    rows = [replace(row, advantage=0.0) for row in toy_rows()]
+    assert sum(len(chosen) for chosen in microbatches_with_signal(rows, config(beta=0.04))) == len(rows)
+
+
+def test_truncated_completions_are_left_out_when_the_recipe_says_so():
+    groups = [group_of([1.0, 0.0, 0.0], reasons="sls")]
+    assert [len(row.completion_ids) for row in rows_of(groups, mask_truncated=False)] == [1, 2, 3]
+    assert [len(row.completion_ids) for row in rows_of(groups, mask_truncated=True)] == [1, 0, 3]
+
+
+def test_minibatches_pass_over_the_rows_num_iterations_times():
+    cfg = config(per_device_train_batch_size=2, steps_per_generation=2, num_iterations=2)
+    rows = toy_rows(4)
+    taken = [[row.advantage for row in batch] for batch in minibatches(rows, cfg, limit=10)]
+    first, second = [rows[0].advantage, rows[1].advantage], [rows[2].advantage, rows[3].advantage]
+    assert taken == [first, second, first, second]
+    assert len(list(minibatches(rows, cfg, limit=3))) == 3
+
+
+def test_steps_of_an_epoch():
+    cfg = config(num_train_epochs=2, steps_per_generation=4, num_iterations=3)  # 16 completions, 8 prompts, 12 updates
+    assert num_steps(cfg, num_prompts=32) == 2 * 4 * 12
+    assert num_steps(config(max_steps=7), num_prompts=32) == 7
+
+
+def test_fewer_prompts_than_one_generation_needs_is_a_user_error():
+    with pytest.raises(UserError, match="1 prompts do not fill one generation of 2"):
+        num_steps(config(), num_prompts=1)
+
+
+def test_rollout_metrics_by_hand():
+    metrics = rollout_metrics([group_of([1.0, 0.0], reasons="sl"), group_of([0.0, 0.0])])
+    assert metrics["reward"] == metrics["accuracy"] == 0.25
+    assert metrics["reward_std"] == pytest.approx(0.5)
+    assert metrics["frac_reward_zero_std"] == 0.5
+    assert metrics["completions/mean_length"] == 1.5
+    assert metrics["completions/clipped_ratio"] == 0.25
+    assert metrics["completions/mean_terminated_length"] == pytest.approx(4 / 3)
+    assert metrics["entropy"] == pytest.approx(0.5)

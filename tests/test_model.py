@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from aha import model as model_module
+from aha.config import EvalStage
+from aha.model import align, collate, load_policy, microbatches, save_policy, stop_token_ids, token_logps
+from aha.types import UserError
+
+ROWS = [([5, 6], [7]), ([5], [8, 9]), ([4, 4, 4], [5, 6, 7, 8])]
+
+
+def stage(model: str, **changes) -> EvalStage:
+    return EvalStage(name="e", kind="eval", model=str(model), eval={"data": [{"source": "countdown"}]}, **changes)
+
+
+def test_collate_pads_on_the_right_and_marks_the_completion():
+    batch = collate(ROWS[:2], pad_id=0, device=torch.device("cpu"))
+    assert batch.input_ids_BT.tolist() == [[5, 6, 7], [5, 8, 9]]
+    assert batch.mask_BT.tolist() == [[False, False, True], [False, True, True]]
+
+
+def test_align_spreads_values_over_the_completion():
+    batch = collate(ROWS[:2], pad_id=0, device=torch.device("cpu"))
+    assert align([[0.5], [1.0, 2.0]], batch).tolist() == [[0.0, 0.0, 0.5], [0.0, 1.0, 2.0]]
+
+
+def test_microbatches_keep_every_sequence_within_the_budget():
+    lengths = [3, 9, 1, 4, 4, 8, 2]
+    batches = microbatches(lengths, max_tokens=10)
+    assert sorted(i for batch in batches for i in batch) == list(range(7))
+    assert batches == [[1], [5], [3, 4], [0, 6, 2]]
+    assert all(max(lengths[i] for i in batch) * len(batch) <= 10 for batch in batches)
+
+
+def test_a_sequence_longer_than_the_budget_stands_alone():
+    assert microbatches([50, 60], max_tokens=10) == [[1], [0]]
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3"])
+def test_token_logps_equal_those_of_each_sequence_alone(make_policy, family):
+    model = make_policy(family).model
+    logp_BT = token_logps(model, collate(ROWS, 0, model.device), temperature=0.7, dtype=torch.float32)
+    for (context, scored), logp_T in zip(ROWS, logp_BT, strict=True):
+        logits = model(torch.tensor([context + scored])).logits[0] / 0.7
+        expected = torch.stack([logits[len(context) + i - 1].log_softmax(-1)[token] for i, token in enumerate(scored)])
+        torch.testing.assert_close(logp_T[len(context) : len(context) + len(scored)], expected, atol=1e-5, rtol=0)
+
+
+def test_scoring_in_chunks_changes_neither_logps_nor_gradient(policy, monkeypatch):
+    def gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        policy.model.zero_grad()
+        logps = token_logps(policy.model, collate(ROWS, 0, policy.device), 1.0, torch.float32)
+        logps.sum().backward()
+        return logps.detach(), policy.model.get_input_embeddings().weight.grad.clone()
+
+    whole = gradient()
+    monkeypatch.setattr(model_module, "CHUNK_ELEMENTS", 2 * policy.model.config.vocab_size)  # two tokens at a time
+    chunked = gradient()
+    torch.testing.assert_close(chunked, whole, atol=1e-5, rtol=1e-4)
+
+
+def test_a_saved_model_is_a_plain_folder_that_speaks_as_it_was_trained(policy, tmp_path):
+    save_policy(policy, tmp_path, torch.bfloat16)
+    files = {file.name for file in tmp_path.iterdir()}
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "prompt.json"} <= files
+    loaded = load_policy(stage(tmp_path), torch.device("cpu"))
+    assert loaded.prompt == policy.prompt
+    assert loaded.stop_ids == policy.stop_ids
+    for saved, trained in zip(loaded.model.parameters(), policy.model.parameters(), strict=True):
+        assert torch.equal(saved, trained.to(torch.bfloat16).float())
+
+
+def test_prompt_settings_of_a_stage_win_over_saved_ones(model_folder):
+    loaded = load_policy(stage(model_folder, prompt={"template": "plain"}), torch.device("cpu"))
+    assert loaded.prompt.template == "plain"
+
+
+def test_stop_ids_are_the_end_of_text_and_the_end_of_turn(policy):
+    vocabulary = policy.tokenizer.get_vocab()
+    assert stop_token_ids(policy.model, policy.tokenizer) == {vocabulary["<|endoftext|>"], vocabulary["<|im_end|>"]}
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/model", "a/b/c"])
+def test_a_path_that_is_no_model_is_a_user_error(name):
+    with pytest.raises(UserError, match="is no model"):
+        load_policy(stage(name), torch.device("cpu"))
+
+
+def test_a_folder_without_config_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match=r"no config\.json"):
+        load_policy(stage(tmp_path), torch.device("cpu"))
+
+
+def test_a_folder_without_weights_is_a_user_error(model_folder, tmp_path):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((model_folder / name).read_bytes())
+    with pytest.raises(UserError, match="is no model"):
+        load_policy(stage(tmp_path), torch.device("cpu"))
