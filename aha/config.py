@@ -101,7 +101,7 @@ class StageConfig(Config):
 class SamplingConfig(Config):
     """How completions are drawn, in training and in evaluation."""
 
-    eval: EvalConfig = EvalConfig()
+    eval: EvalConfig = Field(EvalConfig(), description="what the stage is measured on")
     max_prompt_length: int | None = Field(None, ge=1, description="tokens; longer prompts are dropped and counted")
     max_num_seqs: int = Field(256, ge=1, description="rows that the native engine decodes at once")
 
@@ -116,12 +116,14 @@ class TrainingConfig(Config):
     """Optimiser, schedule and checkpoints: the same for every stage that trains."""
 
     learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
-    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "linear"
+    lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
+        "linear", description="after the warm-up: stay, or fall to 0 at the last step; both constants warm up"
+    )
     warmup_steps: float = Field(0, ge=0, description="optimiser steps of linear warm-up; below 1: a share of all steps")
     weight_decay: float = Field(0.0, ge=0, description="on matrices only")
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of the gradient")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of its square")
+    adam_epsilon: float = Field(1e-8, gt=0, description="added to the root of that mean")
     max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0: no clipping")
     max_steps: int = Field(-1, ge=-1, description="optimiser steps; -1: as many as the epochs need")
     num_train_epochs: float = Field(1.0, gt=0, description="passes over the data, where max_steps is -1")
@@ -130,7 +132,7 @@ class TrainingConfig(Config):
     max_tokens_per_microbatch: int = Field(8192, ge=1, description="tokens, padding included, in one forward pass")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
     logging_steps: int = Field(1, ge=1, description="write metrics every so many optimiser steps")
-    save_steps: int = Field(0, ge=0, description="checkpoint every so many optimiser steps; 0: none before the end")
+    save_steps: int = Field(500, ge=0, description="checkpoint every so many optimiser steps; 0: none before the end")
     save_total_limit: int = Field(2, ge=1, description="keep so many checkpoints")
     save_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the weights in model/; auto: as in the initial model, bfloat16 from scratch"
@@ -157,24 +159,24 @@ class EvalStage(StageConfig, SamplingConfig):
 class ArchitectureConfig(Config):
     """A new model, for `init: scratch`: class and sizes in the words of transformers, and its tokenizer."""
 
-    model_type: Literal["qwen2", "qwen3", "llama"] = "qwen3"
-    vocab_size: int = Field(2048, ge=1300, description="tokens of the tokenizer that is built from the data")
-    hidden_size: int = Field(192, ge=8)
-    intermediate_size: int = Field(576, ge=8)
-    num_hidden_layers: int = Field(6, ge=1)
-    num_attention_heads: int = Field(3, ge=1)
-    num_key_value_heads: int = Field(1, ge=1)
-    max_position_embeddings: int = Field(1024, ge=16)
-    rope_theta: float = 10_000.0
+    model_type: Literal["qwen2", "qwen3", "llama"] = Field("qwen3", description="class of the model")
+    vocab_size: int = Field(2048, ge=1300, description="tokens of the tokenizer that is built from the data, at the most")
+    hidden_size: int = Field(192, ge=8, description="width of the model")
+    intermediate_size: int = Field(576, ge=8, description="width of the feed-forward layers")
+    num_hidden_layers: int = Field(6, ge=1, description="depth")
+    num_attention_heads: int = Field(3, ge=1, description="query heads; the head size is hidden_size over this")
+    num_key_value_heads: int = Field(1, ge=1, description="key-value heads, each shared by several query heads")
+    max_position_embeddings: int = Field(1024, ge=16, description="longest sequence in tokens")
+    rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary embedding")
 
 
 class SftStage(StageConfig, TrainingConfig):
     """Supervised training on prompt and completion."""
 
     kind: Literal["sft"]
-    data: DataConfig
+    data: DataConfig = Field(description="rows of prompt and completion")
     init: Literal["model", "scratch"] = Field("model", description="start from `model`, or from random weights")
-    architecture: ArchitectureConfig = ArchitectureConfig()
+    architecture: ArchitectureConfig = Field(ArchitectureConfig(), description="sizes of a model from scratch")
     completion_only_loss: bool = Field(True, description="learn the completion only, or the prompt too")
     max_length: int = Field(1024, ge=2, description="tokens; longer rows are cut")
 
@@ -183,7 +185,7 @@ class GrpoStage(StageConfig, SamplingConfig, TrainingConfig):
     """Group relative policy optimisation (arXiv 2402.03300; R1: arXiv 2501.12948, section 2)."""
 
     kind: Literal["grpo"]
-    data: DataConfig
+    data: DataConfig = Field(description="problems to train on")
     rewards: list[RewardConfig] = Field(min_length=1, description="components of the reward")
     num_generations: int = Field(8, description="completions per prompt, the G of GRPO")
     steps_per_generation: int | None = Field(
@@ -248,7 +250,7 @@ class Recipe(Config):
 
     name: str = Field(pattern=NAME_PATTERN, description="the run directory is runs/<name>")
     seed: int = Field(42, description="seed of every stage that has none of its own")
-    stages: list[Stage] = Field(min_length=1)
+    stages: list[Stage] = Field(min_length=1, description="what runs, in order")
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

@@ -159,7 +159,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
             save_checkpoint(stage, TrainerState(step), policy, optimizer, cfg.save_total_limit)
 
     # The weights that are measured are those that are saved, rounded as they are on disk.
-    saved = saved_dtype(cfg.save_dtype, cfg.model)
+    saved = saved_dtype(cfg.save_dtype, policy)
     policy.model.to(saved).float()
     engine.refresh()
     with atomic_folder(stage.model) as folder:

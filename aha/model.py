@@ -36,6 +36,7 @@ class Policy:
     tokenizer: Any
     prompt: PromptConfig
     stop_ids: frozenset[int]
+    dtype_on_disk: torch.dtype  # of the weights it was loaded from; what `save_dtype: auto` keeps
 
     @property
     def device(self) -> torch.device:
@@ -77,15 +78,16 @@ def load_policy(cfg: StageConfig, device: torch.device, dtype: torch.dtype = tor
     """
     source = _checked_source(cfg.model)
     options: dict[str, Any] = {"revision": cfg.model_revision, "trust_remote_code": cfg.trust_remote_code}
-    if cfg.attn_implementation:
-        options["attn_implementation"] = cfg.attn_implementation
     try:
+        on_disk = AutoConfig.from_pretrained(source, **options).dtype or torch.float32
+        if cfg.attn_implementation:
+            options["attn_implementation"] = cfg.attn_implementation
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
         tokenizer = load_tokenizer(cfg.model, cfg.model_revision, cfg.trust_remote_code)
     except (OSError, ValueError, HFValidationError) as error:
         raise UserError(f"{cfg.model} is no model that can be loaded: {str(error).strip().splitlines()[0]}") from error
     prompt = cfg.prompt or load_prompt(Path(source)) or PromptConfig()
-    return Policy(model.to(device), tokenizer, prompt, stop_token_ids(model, tokenizer))
+    return Policy(model.to(device), tokenizer, prompt, stop_token_ids(model, tokenizer), on_disk)
 
 
 def _checked_source(name: str) -> str:
@@ -121,7 +123,7 @@ def new_policy(architecture: ArchitectureConfig, tokenizer_folder: Path, prompt:
         eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")],
         pad_token_id=tokenizer.pad_token_id,
     )
-    return Policy(model.to(default_device()), tokenizer, prompt, stop_token_ids(model, tokenizer))
+    return Policy(model.to(default_device()), tokenizer, prompt, stop_token_ids(model, tokenizer), torch.bfloat16)
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
@@ -136,7 +138,9 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
 def save_policy(policy: Policy, folder: Path, dtype: torch.dtype) -> None:
     """Write a plain Hugging Face folder: weights (safetensors, in `dtype`), configuration, tokenizer, prompt settings."""
     model = policy.model
-    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    parameters = dict(model.named_parameters())  # a tied head is not among them: it is saved once, as the embedding
+    tied = dict(model.named_parameters(remove_duplicate=False)).keys() - parameters.keys()
+    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if name not in tied}
     config = copy.deepcopy(model.config)
     config.dtype = dtype
     model.save_pretrained(folder, state_dict=tensors)
@@ -145,12 +149,9 @@ def save_policy(policy: Policy, folder: Path, dtype: torch.dtype) -> None:
     save_prompt(folder, policy.prompt)
 
 
-def saved_dtype(name: str, source: str | None) -> torch.dtype:
-    """The dtype of `model/` for a recipe's `save_dtype`: auto keeps that of the model that training started from."""
-    if name != "auto":
-        return DTYPES[name]
-    dtype = AutoConfig.from_pretrained(model_source(source)).dtype if source else torch.bfloat16
-    return torch.float32 if dtype is None else dtype
+def saved_dtype(name: str, policy: Policy) -> torch.dtype:
+    """The dtype of `model/` for a recipe's `save_dtype`."""
+    return policy.dtype_on_disk if name == "auto" else DTYPES[name]
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, float]:
             save_checkpoint(stage, TrainerState(step + 1), policy, optimizer, cfg.save_total_limit)
 
     with atomic_folder(stage.model) as folder:
-        save_policy(policy, folder, saved_dtype(cfg.save_dtype, cfg.model if cfg.init == "model" else None))
+        save_policy(policy, folder, saved_dtype(cfg.save_dtype, policy))
     return {key: metrics[key] for key in ("loss",) if key in metrics}
 
 

@@ -1,7 +1,7 @@
 """Talk to a model: one question, one answer."""
 
 from aha.chat import decode, render
-from aha.config import EvalStage, validate
+from aha.config import StageConfig
 from aha.engine.native import NativeEngine, Sampling
 from aha.log import printable
 from aha.model import compute_dtype, default_device, load_policy
@@ -11,9 +11,8 @@ class Speaker:
     """A loaded model that answers questions in the way it was trained to be asked."""
 
     def __init__(self, model: str, max_completion_length: int, temperature: float, seed: int):
-        values = {"name": "chat", "kind": "eval", "model": model, "eval": {"data": [{"source": "countdown"}]}}
+        cfg = StageConfig(name="chat", kind="chat", model=model)
         device = default_device()
-        cfg = validate(EvalStage, values, "command line")
         self.name, self.seed = model, seed
         self.dtype = compute_dtype(cfg.dtype, device)
         self.policy = load_policy(cfg, device, self.dtype)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors import safe_open
 
 from aha import model as model_module
 from aha.config import EvalStage
@@ -78,6 +79,16 @@ def test_prompt_settings_of_a_stage_win_over_saved_ones(model_folder):
 def test_stop_ids_are_the_end_of_text_and_the_end_of_turn(policy):
     vocabulary = policy.tokenizer.get_vocab()
     assert stop_token_ids(policy.model, policy.tokenizer) == {vocabulary["<|endoftext|>"], vocabulary["<|im_end|>"]}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tied_head_is_saved_once(policy, tmp_path, dtype):
+    save_policy(policy, tmp_path, dtype)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert "lm_head.weight" not in file.keys()  # noqa: SIM118
+        assert file.get_tensor("model.embed_tokens.weight").dtype == dtype
+    loaded = load_policy(stage(tmp_path), torch.device("cpu")).model
+    assert loaded.lm_head.weight.data_ptr() == loaded.model.embed_tokens.weight.data_ptr()
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/model", "a/b/c"])

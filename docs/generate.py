@@ -1,0 +1,109 @@
+"""Write docs/cli.md and docs/recipes.md from the program itself; with --check, fail where they are out of step.
+
+.venv/bin/python docs/generate.py [--check]
+"""
+
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+os.environ.update(COLUMNS="80", TERM="dumb", NO_COLOR="1")
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from typer.testing import CliRunner
+
+from aha import config
+from aha.cli import app
+
+FOLDER = Path(__file__).parent
+COMMANDS = ("", "run", "eval", "grade", "chat")
+SECTIONS = [
+    (config.Recipe, "The recipe"),
+    (config.StageConfig, "Every stage"),
+    (config.PromptConfig, "`prompt`"),
+    (config.DataConfig, "`data`"),
+    (config.SamplingConfig, "Stages that sample: `grpo`, `eval`"),
+    (config.EvalConfig, "`eval`"),
+    (config.TrainingConfig, "Stages that train: `grpo`, `sft`"),
+    (config.GrpoStage, "`kind: grpo`"),
+    (config.RewardConfig, "`rewards`"),
+    (config.SftStage, "`kind: sft`"),
+    (config.ArchitectureConfig, "`architecture`, with `init: scratch`"),
+]
+
+
+def cli_page() -> str:
+    parts = ["# Command line\n\nWritten by `docs/generate.py` from the program's own help.\n"]
+    for command in COMMANDS:
+        arguments = [command, "--help"] if command else ["--help"]
+        lines = [line.rstrip() for line in CliRunner().invoke(app, arguments, prog_name="aha").output.strip().splitlines()]
+        text = "\n".join(lines)
+        parts.append(f"## `{' '.join(['aha', command]).strip()}`\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
+
+
+def recipes_page() -> str:
+    parts = [
+        "# Recipes\n",
+        "Every key that a recipe may hold, written by `docs/generate.py` from the models in `aha/config.py`. Keys that TRL",
+        "and transformers have keep their names and meaning. Precedence: defaults, then the recipe, then",
+        "`stage.key=value` on the command line. Beside the keys below, a recipe may hold `defaults`: a mapping that is put",
+        "under every stage that has such keys.\n",
+    ]
+    for model, title in SECTIONS:
+        inherited = {name for base in model.__mro__[1:] for name in getattr(base, "model_fields", {})}
+        fields = {name: field for name, field in model.model_fields.items() if name not in inherited}
+        if not fields:
+            continue
+        summary = (model.__doc__ or "").strip().splitlines()[0]
+        parts.append(f"## {title}\n\n{summary}\n\n| key | values | default | meaning |\n|---|---|---|---|")
+        parts += [row(name, field) for name, field in fields.items()]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def row(name: str, field: FieldInfo) -> str:
+    default = "required" if field.is_required() else shown(field.get_default(call_default_factory=True))
+    return f"| `{name}` | {values(field.annotation).replace('|', '&#124;')} | {default} | {field.description or ''} |"
+
+
+def shown(default: Any) -> str:
+    if isinstance(default, BaseModel):
+        return "see its section"
+    return {None: "", "": "empty"}.get(default, f"`{default}`") if not isinstance(default, list | dict) else "none"
+
+
+def values(annotation: Any) -> str:
+    """The type of a field in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(values(argument) for argument in arguments if argument is not type(None))
+    if origin is list:
+        return f"list of {values(arguments[0])}"
+    if origin is dict:
+        return "mapping"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping"
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    return names.get(annotation, "stage")
+
+
+def main() -> None:
+    stale = []
+    for name, text in (("cli.md", cli_page()), ("recipes.md", recipes_page())):
+        path = FOLDER / name
+        if "--check" not in sys.argv:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            stale.append(str(path))
+    if stale:
+        sys.exit(f"out of step with the program: {', '.join(stale)}; run docs/generate.py")
+
+
+if __name__ == "__main__":
+    main()
