@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from aha.config import PromptConfig
+from aha.config import PromptConfig, validate
 from aha.types import UserError
 
 PROMPT_FILE = "prompt.json"
@@ -110,6 +108,8 @@ def load_prompt(folder: Path) -> PromptConfig | None:
     if not path.exists():
         return None
     try:
-        return PromptConfig(**json.loads(path.read_text()))
-    except (ValidationError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from error
+    prompt: PromptConfig = validate(PromptConfig, values, str(path))
+    return prompt

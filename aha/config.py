@@ -277,6 +277,8 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     for override in overrides or []:
         _apply_override(raw, by_name, override)
     defaults = raw.get("defaults") or {}
+    if not isinstance(defaults, dict):
+        raise UserError(f"{path}: `defaults` is a mapping of keys to put under every stage")
     kinds = [_stage_class(stage, str(path)) for stage in stages]
     _reject_unknown(defaults, {key for kind in kinds for key in kind.model_fields}, str(path), "defaults.")
     seeded = {"seed": raw.get("seed", Recipe.model_fields["seed"].default), **defaults}
@@ -293,7 +295,7 @@ def _stage_class(stage: Mapping[str, Any], where: str) -> type[StageConfig]:
     kind = stage.get("kind")
     if "name" not in stage:
         raise UserError(f"{where}: a stage of kind {kind} has no name")
-    if kind not in STAGE_KINDS:
+    if not isinstance(kind, str) or kind not in STAGE_KINDS:
         raise UserError(f"{where}: stage {stage['name']}: unknown kind {kind!r}; known: {', '.join(STAGE_KINDS)}")
     return STAGE_KINDS[kind]
 
@@ -311,7 +313,10 @@ def _apply_override(raw: dict[str, Any], by_name: Mapping[str, dict[str, Any]], 
     key, equals, text = override.partition("=")
     if not equals:
         raise UserError(f"{override!r} is no override: write stage.key=value")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{override!r}: {text!r} is not valid YAML") from error
     if "." not in key:
         _reject_unknown({key: value}, {"name", "seed"}, "command line", "")
         raw[key] = value
@@ -349,7 +354,9 @@ def validate(cls: type[Config], values: Mapping[str, Any], where: str) -> Any:
 def explain(cls: type[BaseModel], error: ValidationError) -> str:
     """The first problem of a failed validation, in one line that names the key."""
     first = error.errors()[0]
-    location = [part for part in first["loc"] if part not in STAGE_KINDS]
+    location = list(first["loc"])
+    if cls is Recipe and location[0] == "stages":
+        del location[2:3]  # the kind, by which pydantic tells the stages apart
     key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
         return f"unknown key {key}{_nearest(str(location[-1]), _fields_at(cls, location[:-1]))}"
@@ -383,9 +390,10 @@ def reference(value: str) -> tuple[str, str] | None:
 
 
 def _check_references(stages: list[StageConfig], where: str) -> None:
-    earlier: list[str] = []
+    has_model: set[str] = set()
     for stage in stages:
         found = reference(stage.model)
-        if found and (found[0] not in earlier or found[1] != "model"):
-            raise UserError(f"{where}: {stage.name}: model {stage.model} is no output of an earlier stage")
-        earlier.append(stage.name)
+        if stage.model.startswith("${") and (found is None or found[0] not in has_model or found[1] != "model"):
+            raise UserError(f"{where}: {stage.name}: model {stage.model} is no output of an earlier stage that trains")
+        if isinstance(stage, TrainingConfig):
+            has_model.add(stage.name)

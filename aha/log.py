@@ -2,10 +2,12 @@
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+from rich.cells import chop_cells, set_cell_size
 from rich.console import Console
 from rich.console import Group as Lines
 from rich.live import Live
@@ -76,7 +78,7 @@ class StageLog:
         if self.console.is_terminal:
             return
         values = " ".join(f"{CURVES[key]} {metrics[key]:.3g}" for key in PLAIN if key in self.history)
-        self._print(f"{self.name} {step}/{self.total} {values} {metrics['step_time']:.1f}s/step {self._left()} left")
+        self._print(f"{self.name} {step}/{self.total} {values}, {self._left()} left"[:WIDTH])
         if self.sample and time.monotonic() - self.sampled > PLAIN_SAMPLE_EVERY:
             self.sampled = time.monotonic()
             self.console.print(sample_text(self.sample))
@@ -127,8 +129,15 @@ def sparkline(values: Sequence[float], width: int) -> str:
     if len(values) > width:
         edges = [round(i * len(values) / width) for i in range(width + 1)]
         values = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
-    low, high = min(values), max(values)
-    return "".join(BARS[int((v - low) / (high - low) * (len(BARS) - 1) + 0.5)] if high > low else BARS[0] for v in values)
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+
+    def bar(value: float) -> str:
+        if not math.isfinite(value):
+            return "!"
+        return BARS[int((value - low) / (high - low) * (len(BARS) - 1) + 0.5)] if high > low else BARS[0]
+
+    return "".join(map(bar, values))
 
 
 def clock(seconds: float) -> str:
@@ -146,12 +155,9 @@ def sample_text(group: Group) -> Text:
     """The first completion of a group with its rewards, in at most SAMPLE_LINES lines of WIDTH columns."""
     completion = group.completions[0]
     parts = ", ".join(f"{name} {'-' if score is None else f'{score:.2g}'}" for name, score in completion.scores.items())
-    text = Text(f"\n  {printable(group.problem.question)[: WIDTH - 4]}", "dim", no_wrap=True, overflow="ellipsis")
-    lines = [
-        line[i : i + WIDTH - 4]
-        for line in printable(completion.text).split("\n")
-        for i in range(0, max(1, len(line)), WIDTH - 4)
-    ]
+    question = set_cell_size(printable(group.problem.question).replace("\n", " "), WIDTH - 4).rstrip()
+    text = Text(f"\n  {question}", "dim")
+    lines = [piece for line in printable(completion.text).split("\n") for piece in chop_cells(line, WIDTH - 4) or [""]]
     if len(lines) > SAMPLE_LINES:
         lines = [*lines[: SAMPLE_LINES - 3], "...", *lines[-2:]]
     text.append("".join(f"\n  {line}" for line in lines), "default not dim")

@@ -142,7 +142,7 @@ def fingerprint_path(path: Path) -> str:
 
 
 def truncate_metrics(path: Path, last_step: int) -> None:
-    """Drop the lines of `metrics.jsonl` after `last_step`: a resumed run writes them again."""
+    """Drop the lines of `metrics.jsonl` after `last_step`, and a last one that was cut off: a resumed run writes them."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= last_step]
-        write_atomic(path, "".join(line + "\n" for line in lines))
+        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        write_atomic(path, "".join(line for line in lines if json.loads(line)["step"] <= last_step))

@@ -55,13 +55,21 @@ def number_list(value: Any) -> list[int]:
     return numbers
 
 
+def whole_number(value: Any) -> int:
+    """A whole number, also from its text."""
+    number = int(value)
+    if number != float(value):
+        raise ValueError(f"{value} is not a whole number")
+    return number
+
+
 PRESETS = {
     "countdown-tasks-3to4": Preset(
         task="countdown",
         columns={"nums": "nums", "target": "target"},
         grader="countdown",
         question=countdown.QUESTION,
-        convert={"nums": number_list, "target": int},
+        convert={"nums": number_list, "target": whole_number},
     ),
     "gsm8k": Preset(
         task="gsm8k", columns={"question": "question", "gold": "answer"}, grader="accuracy", convert={"gold": gsm8k_gold}
@@ -137,7 +145,8 @@ def _rows(cfg: DataConfig) -> list[tuple[str, dict[str, Any]]]:
     rows: Iterable[tuple[str, dict[str, Any]]]
     if cfg.source in GENERATORS:
         made = GENERATORS[cfg.source](cfg, match["name"])
-        count = cfg.limit or DEFAULT_GENERATED_ROWS
+        sliced = start is not None or stop is not None
+        count = DEFAULT_GENERATED_ROWS if sliced or cfg.limit is None else cfg.limit
         rows = [(f"{cfg.source} row {i}", row) for i, row in enumerate(_draw(made, count, cfg))]
     else:
         rows = [pair for file in _data_files(cfg.source, match["name"]) for pair in _read(file)]
@@ -150,7 +159,7 @@ def _rows(cfg: DataConfig) -> list[tuple[str, dict[str, Any]]]:
 def _draw(rows: Iterator[dict[str, Any]], count: int, cfg: DataConfig) -> list[dict[str, Any]]:
     try:
         return list(islice(rows, count))
-    except TypeError as error:
+    except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"{cfg.source}: args {cfg.args} do not fit the generator: {error}") from error
 
 
@@ -180,7 +189,10 @@ def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield from ((f"{file}: row {i}", row) for i, row in enumerate(table.to_pylist(), 1))
         elif file.suffix == ".csv":
             with file.open(newline="", encoding="utf-8") as opened:
-                yield from ((f"{file}: row {i}", row) for i, row in enumerate(csv.DictReader(opened), 1))
+                for i, row in enumerate(csv.DictReader(opened), 1):
+                    if None in row:
+                        raise UserError(f"{file}: row {i}: more fields than the header has columns")
+                    yield f"{file}: row {i}", row
         else:
             yield from _read_json(file)
     except (pyarrow.ArrowException, csv.Error, UnicodeDecodeError, OSError) as error:
@@ -230,3 +242,5 @@ def _fill(template: str, values: Mapping[str, Any], where: str) -> str:
         return template.format(**values)
     except KeyError as error:
         raise UserError(f"{where}: the question template wants column {error}; the row has {', '.join(values)}") from error
+    except (IndexError, ValueError, AttributeError) as error:
+        raise UserError(f"{where}: the question template is no template ({error}); write {{{{ and }}}} for braces") from error

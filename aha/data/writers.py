@@ -29,6 +29,8 @@ FORMS = {  # how the thoughts and the answer are closed
     "{thoughts} <answer>{answer}</answer>": 0.06,
     "{thoughts}</think> <answer>{answer}={target}</answer>": 0.04,
 }
+PRACTICE = "Practise some sums."
+SUMS_PER_PAGE = 30
 OPENINGS = ("try ", "maybe ", "or ", "next ", "then ", "what about ")
 HITS = (" yes!", ", that works!", ", got it!")
 SURRENDERS = ("I give up, this is the closest.", "enough, I take the closest.", "no more ideas, so a guess.")
@@ -155,11 +157,25 @@ def think(rng: random.Random, nums: list[int], target: int) -> tuple[str, str]:
     return "\n".join([*lines, rng.choice(SURRENDERS)]), best.text
 
 
-def documents(seed: int = 0) -> Iterator[dict[str, str]]:
-    """Endless rows of `prompt` (a question of split `base`) and `completion` (thoughts, which follow an opened
-    `<think>`, and the answer)."""
+def practise(rng: random.Random) -> str:
+    """A page of sums, the schoolbook of the tiny world: true equations and nothing to solve."""
+    steps = []
+    for _ in range(SUMS_PER_PAGE):
+        a, b = rng.randint(1, rng.choice((20, 99, 200))), rng.randint(1, rng.choice((20, 99)))
+        steps.append(rng.choice(moves(Term(a, ""), Term(b, "")))[0])
+    return ", ".join(steps)
+
+
+def documents(seed: int = 0, sums: float = 0.0) -> Iterator[dict[str, str]]:
+    """Endless rows of `prompt` and `completion` (thoughts, which follow an opened `<think>`, and the answer).
+
+    A share `sums` of them are pages of sums, the others answer questions of split `base`.
+    """
     rng = random.Random(f"writers/{seed}")
     for nums, target in problems("base", seed):
+        if sums and rng.random() < sums:
+            yield {"prompt": PRACTICE, "completion": f"{practise(rng)}</think> <answer>done</answer>"}
+            continue
         thoughts, answer = think(rng, nums, target)
         form = rng.choices(list(FORMS), list(FORMS.values()))[0]
         yield {

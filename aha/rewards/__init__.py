@@ -28,6 +28,10 @@ REWARDS: dict[str, RewardFunction] = {
 }
 
 
+GIVEN = ("prompts", "completions", "completion_ids", "tags")  # what every reward is called with
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 @dataclass(frozen=True)
 class Reward:
     """A reward function with its place in the sum.
@@ -58,11 +62,13 @@ def _bind(cfg: RewardConfig) -> RewardFunction:
     function = _user_function(cfg.name) if ":" in cfg.name else REWARDS.get(cfg.name)
     if function is None:
         raise UserError(f"unknown reward {cfg.name!r}; known: {', '.join(REWARDS)}, or module:function for your own")
+    if not callable(function):
+        raise UserError(f"reward {cfg.name} is no function")
     parameters = inspect.signature(function).parameters
+    settable = [name for name, p in parameters.items() if p.default is not p.empty and name not in GIVEN]
     for argument in cfg.args:
-        if argument not in parameters:
-            known = [name for name, p in parameters.items() if p.default is not p.empty and name != "tags"]
-            raise UserError(f"reward {cfg.name} has no argument {argument!r}; known: {', '.join(known) or 'none'}")
+        if argument not in settable:
+            raise UserError(f"reward {cfg.name} has no argument {argument!r}; known: {', '.join(settable) or 'none'}")
     return partial(function, **cfg.args)
 
 
@@ -89,16 +95,25 @@ def score(
     `columns` holds one mapping per completion; a column reaches the function as a list. Raises UserError where the
     data lacks a column that the function asks for, or where the function returns something else than scores.
     """
-    names = {name for row in columns for name in row}
-    lists = {name: [row.get(name) for row in columns] for name in names}
+    function = reward.function
+    taken = {*GIVEN, *getattr(function, "keywords", {})}  # what the caller and the recipe give wins over a column
+    names = {name for row in columns for name in row} - taken
+    arguments: dict[str, Any] = {name: [row.get(name) for row in columns] for name in names}
+    arguments |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, "tags": tags}
+    required = [name for name, p in inspect.signature(function).parameters.items() if p.default is p.empty and p.kind in NAMED]
+    for name in required:
+        if name not in arguments and name not in taken:
+            raise UserError(f"reward {reward.name} wants column {name!r}; the data has {', '.join(sorted(names)) or 'none'}")
     try:
-        scores = reward.function(prompts, completions, completion_ids=completion_ids, tags=tags, **lists)
+        scores = function(**arguments)
     except (TypeError, ValueError) as error:
-        if "required" in str(error) or isinstance(error, ValueError):
-            raise UserError(f"reward {reward.name}: {error}; the data has columns {', '.join(sorted(names))}") from error
-        raise
-    if len(scores) != len(completions):
-        raise UserError(f"reward {reward.name}: {len(scores)} scores for {len(completions)} completions")
-    if any(s is not None and not math.isfinite(s) for s in scores):
-        raise UserError(f"reward {reward.name}: a score is not finite")
-    return scores
+        if isinstance(error, TypeError) and "required positional argument" not in str(error):
+            raise  # a fault of the function, which its traceback shows best
+        raise UserError(f"reward {reward.name}: {error}; the data has {', '.join(sorted(names)) or 'none'}") from error
+    if not isinstance(scores, list | tuple) or len(scores) != len(completions):
+        told = f"{len(scores)} scores" if isinstance(scores, list | tuple) else f"a {type(scores).__name__}"
+        raise UserError(f"reward {reward.name}: gave {told} for {len(completions)} completions")
+    for value in scores:
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+            raise UserError(f"reward {reward.name}: {value!r} is no score: want a finite number or None")
+    return list(scores)

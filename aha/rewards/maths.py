@@ -33,9 +33,15 @@ def accuracy(
             scores.append(unparsable_gold)
             continue
         parsed = parse_completion(text_of(completion), *tags)
-        found = _parse(parsed.body[-MAX_CHARACTERS:] if parsed.answer is None else parsed.answer[:MAX_CHARACTERS])
+        found = _parse(_last_box(parsed.body) if parsed.answer is None else parsed.answer[:MAX_CHARACTERS])
         scores.append(float(bool(found) and verify(list(expected), found)))
     return scores
+
+
+def _last_box(body: str) -> str:
+    """What follows the last box, the box included; math-verify would read several boxes as a set."""
+    body = body[-MAX_CHARACTERS:]
+    return body[max(0, body.rfind("\\boxed")) :]
 
 
 @lru_cache(maxsize=65536)

@@ -1,0 +1,284 @@
+"""Countdown problems and the writers who answer them, checked by brute force and by reading every line."""
+
+import random
+import re
+from collections import Counter
+from fractions import Fraction
+from functools import lru_cache
+from itertools import combinations, combinations_with_replacement, islice, permutations, product
+
+import pyarrow.parquet
+import pytest
+from conftest import SHARED
+
+from aha.data import writers
+from aha.data.countdown import QUESTION, SPLITS, is_solvable, problems, question, split_of
+from aha.data.writers import FORMS, HITS, MAX_TRIES, RULES, SURRENDERS, documents
+from aha.rewards.countdown import grade_answer
+
+PUBLIC = SHARED / "countdown" / "train.parquet"
+
+
+@lru_cache
+def values(nums: tuple[int, ...], whole: bool) -> frozenset[Fraction]:
+    """Everything that an equation over all of `nums` can equal; `whole`: with whole intermediate results only."""
+    if len(nums) == 1:
+        return frozenset({Fraction(nums[0])})
+    found: set[Fraction] = set()
+    for order in set(permutations(nums)):
+        for cut in range(1, len(nums)):
+            for a, b in product(values(order[:cut], whole), values(order[cut:], whole)):
+                found |= {a + b, a - b, a * b}
+                if b:
+                    found.add(a / b)
+    return frozenset(v for v in found if not whole or v.denominator == 1)
+
+
+# The generator.
+
+
+def test_problems_are_solvable_and_within_ranges():
+    for nums, target in islice(problems("train", seed=3), 100):
+        assert target in values(tuple(sorted(nums)), whole=False)
+        assert len(nums) in (3, 4)
+        assert all(1 <= n <= 99 for n in nums)
+        assert 10 <= target <= 100
+
+
+def test_ranges_are_arguments():
+    small = problems("train", 0, num_numbers=(2, 3), max_number=9, min_target=5, max_target=20)
+    drawn = list(islice(small, 50))
+    assert {len(nums) for nums, _ in drawn} == {2, 3}
+    assert all(max(nums) <= 9 and 5 <= target <= 20 for nums, target in drawn)
+
+
+def test_the_same_seed_draws_the_same_problems_and_another_seed_others():
+    first, again, other = (list(islice(problems("train", seed), 30)) for seed in (1, 1, 2))
+    assert first == again
+    assert not set(map(str, first)) & set(map(str, other))
+
+
+def test_problems_are_distinct_whatever_the_order_of_their_numbers():
+    drawn = Counter((tuple(sorted(nums)), target) for nums, target in islice(problems("base", 5, (2,), 20), 60))
+    assert set(drawn.values()) == {1}
+
+
+def test_splits_never_share_a_problem_whatever_the_seeds():
+    drawn = {
+        split: {
+            (tuple(sorted(nums)), target) for seed in (0, 1) for nums, target in islice(problems(split, seed, (2,), 40), 40)
+        }
+        for split in SPLITS
+    }
+    for a, b in combinations(SPLITS, 2):
+        assert not drawn[a] & drawn[b]
+    for split, pairs in drawn.items():
+        assert {split_of(list(nums), target) for nums, target in pairs} == {split}
+
+
+def test_a_split_does_not_depend_on_the_order_of_the_numbers():
+    for nums, target in (([1, 2, 3], 10), ([7, 7, 50, 3], 77), ([99, 4, 12], 31)):
+        assert len({split_of(list(order), target) for order in permutations(nums)}) == 1
+
+
+def test_splits_have_their_shares():
+    rng = random.Random(0)
+    counts = Counter(split_of([rng.randint(1, 99) for _ in range(3)], rng.randint(10, 100)) for _ in range(10_000))
+    assert sum(SPLITS.values()) == 100
+    for split, share in SPLITS.items():
+        assert counts[split] / 10_000 == pytest.approx(share / 100, abs=0.02)
+
+
+def test_the_question_lists_the_numbers_in_their_order():
+    text = question([44, 19, 35], 98)
+    assert text.startswith("Using the numbers [44, 19, 35], create an equation that equals 98.")
+    assert text.endswith("each number can only be used once.")
+
+
+# Solvability.
+
+
+@pytest.mark.parametrize("nums", combinations_with_replacement(range(1, 7), 3), ids=str)
+def test_is_solvable_agrees_with_brute_force_for_three_numbers(nums):
+    expected = {int(value) for value in values(nums, whole=True)}
+    assert {t for t in range(1, 60) if is_solvable(list(nums), t)} == {t for t in expected if 1 <= t < 60}
+
+
+def test_is_solvable_agrees_with_brute_force_for_one_two_and_four_numbers():
+    rng = random.Random(1)
+    cases = [tuple(sorted(rng.randint(1, 20) for _ in range(count))) for count in (1, 1, 2, 2, 2, 2, 4, 4, 4)]
+    for nums in cases:
+        expected = {int(value) for value in values(nums, whole=True)}
+        assert {t for t in range(1, 100) if is_solvable(list(nums), t)} == {t for t in expected if 1 <= t < 100}, nums
+
+
+@pytest.mark.parametrize(
+    ("nums", "target", "expected"),
+    [
+        ([44, 19, 35], 98, True),  # 44+19+35
+        ([2, 3], 7, False),  # 5, 1, 6 and no more
+        ([5, 5, 5], 6, True),  # 5/5+5
+        ([1, 5, 5, 5], 24, False),  # 5*(5-1/5), which needs a fraction on the way
+        ([3, 3, 8, 8], 24, False),  # 8/(3-8/3), too
+        ([2, 9], 18, True),
+        ([10], 10, True),
+        ([10], 11, False),
+    ],
+)
+def test_is_solvable_by_hand(nums, target, expected):
+    assert is_solvable(nums, target) is expected
+
+
+# The public data set.
+
+
+@pytest.fixture(scope="module")
+def public() -> list[tuple[list[int], int]]:
+    if not PUBLIC.exists():
+        pytest.skip(f"{PUBLIC} is not here")
+    table = pyarrow.parquet.read_table(PUBLIC, columns=["nums", "target"]).to_pylist()
+    return [(row["nums"], row["target"]) for row in table]
+
+
+def test_the_generator_is_distributed_as_the_public_data(public):
+    ours = list(islice(problems("train", seed=11), 2500))
+
+    def describe(pairs: list[tuple[list[int], int]]) -> dict[str, float]:
+        numbers = [n for nums, _ in pairs for n in nums]
+        return {
+            "mean number": sum(numbers) / len(numbers),
+            "mean target": sum(target for _, target in pairs) / len(pairs),
+            "mean of three": sum(sum(nums) / 3 for nums, _ in pairs if len(nums) == 3) / sum(len(n) == 3 for n, _ in pairs),
+            "share of three": sum(len(nums) == 3 for nums, _ in pairs) / len(pairs),
+        }
+
+    theirs = describe(public)
+    for name, value in describe(ours).items():
+        assert value == pytest.approx(theirs[name], rel=0.08), name
+
+
+def test_public_problems_lie_in_our_ranges_and_are_solvable_in_whole_steps(public):
+    rows = public[:300]
+    assert all(len(nums) in (3, 4) and min(nums) >= 1 and max(nums) <= 99 and 10 <= target <= 100 for nums, target in rows)
+    assert all(is_solvable(nums, target) for nums, target in rows)
+
+
+# The writers.
+
+PROMPT = re.compile(re.escape(QUESTION).replace(r"\{nums\}", r"\[([\d, ]+)\]").replace(r"\{target\}", r"(\d+)"))
+EQUATION = re.compile(r"(\d+)([-+*/])(\d+)=(\d+)")
+STEP = re.compile(r"(?:need )?\d+[-+*/]\d+=\d+")
+
+
+def take_apart(row: dict[str, str]) -> tuple[list[int], int, list[str], str]:
+    """(numbers, target, lines of the thoughts, handed-in answer) of a document, whatever its form."""
+    match = PROMPT.fullmatch(row["prompt"])
+    nums, target = [int(n) for n in match[1].split(", ")], int(match[2])
+    thoughts, answer = re.fullmatch(r"(.*?)(?:</think>| <answer>)(.*)", row["completion"], re.DOTALL).groups()
+    answer = answer.replace("<answer>", "").replace("</answer>", "").strip()
+    return nums, target, thoughts.split("\n"), answer.removesuffix(f"={target}")
+
+
+@pytest.fixture(scope="module")
+def written() -> list[dict[str, str]]:
+    return list(islice(documents(seed=4), 1000))
+
+
+def test_every_equation_in_the_thoughts_is_true(written):
+    checked = 0
+    for row in written:
+        _, _, lines, _ = take_apart(row)
+        for a, op, b, c in EQUATION.findall("\n".join(lines)):
+            left = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b), "/": Fraction(int(a), int(b))}[op]
+            assert left == int(c), row["completion"]
+            checked += 1
+    assert checked > 3 * len(written)
+
+
+def test_every_verdict_is_true(written):
+    seen: Counter[str] = Counter()
+    for row in written:
+        _, target, lines, _ = take_apart(row)
+        for line in lines:
+            if line in SURRENDERS:
+                continue
+            *steps, last = EQUATION.finditer(line)
+            needs = [int(n) for n in re.findall(r"need \d+[-+*/]\d+=(\d+)", line)]
+            wanted, got = (needs or [target])[-1], int(last[4])
+            verdict = line[last.end() :]
+            assert steps, line
+            seen["hit" if verdict in HITS else re.sub(r"\d+", "#", verdict)] += 1
+            truth = {
+                " no.": got != wanted,
+                f" not {wanted}.": got != wanted,
+                f" off by {abs(got - wanted)}.": got != wanted,
+                " too big.": got > wanted,
+                " too small.": got < wanted,
+                **dict.fromkeys(HITS, got == wanted),
+            }
+            assert truth.get(verdict), line
+    assert set(seen) == {"hit", " no.", " not #.", " off by #.", " too big.", " too small."}
+
+
+def test_a_hit_ends_the_thoughts_and_its_equation_is_right_and_whoever_gives_up_is_wrong(written):
+    hits = 0
+    for row in written:
+        nums, target, lines, answer = take_apart(row)
+        hit = lines[-1].endswith(HITS)
+        assert hit != (lines[-1] in SURRENDERS)
+        assert not any(line.endswith(HITS) for line in lines[:-1])
+        assert grade_answer(answer, nums, target).score == float(hit), row
+        hits += hit
+    assert 0.1 < hits / len(written) < 0.9
+
+
+def test_the_answer_uses_the_numbers_of_the_prompt_exactly_once(written):
+    for row in written:
+        nums, _, _, answer = take_apart(row)
+        assert sorted(int(n) for n in re.findall(r"\d+", answer)) == sorted(nums), row
+
+
+def test_no_writer_writes_a_try_twice_or_tries_too_often(written):
+    for row in written:
+        _, _, lines, _ = take_apart(row)
+        tries = [tuple(STEP.findall(line)) for line in lines if line not in SURRENDERS]
+        assert len(tries) <= MAX_TRIES
+        assert len(set(tries)) == len(tries), row["completion"]
+
+
+def test_writers_answer_only_problems_of_the_split_base(written):
+    assert {split_of(*take_apart(row)[:2]) for row in written} == {"base"}
+
+
+def test_writers_with_the_same_seed_write_the_same():
+    first, again, other = (list(islice(documents(seed), 20)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_shares_sum_to_one():
+    assert sum(RULES.values()) == pytest.approx(1)
+    assert sum(FORMS.values()) == pytest.approx(1)
+
+
+def test_forms_appear_in_their_shares(written):
+    def form(row: dict[str, str]) -> str:
+        text = row["completion"]
+        closes = "{thoughts}</think> " if "</think>" in text else "{thoughts} "
+        tags = "<answer>" in text
+        answer = "{answer}={target}" if text.endswith(f"={take_apart(row)[1]}</answer>") else "{answer}"
+        return closes + (f"<answer>{answer}</answer>" if tags else answer)
+
+    counts = Counter(map(form, written))
+    assert set(counts) == set(FORMS)
+    for name, share in FORMS.items():
+        assert counts[name] / len(written) == pytest.approx(share, abs=0.04)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_try_of_every_rule_uses_every_number(rule):
+    rng = random.Random(0)
+    for nums, target in islice(problems("base", 9), 40):
+        tried = writers.attempt(rng, rule, nums, target)
+        assert sorted(int(n) for n in re.findall(r"\d+", tried.text)) == sorted(nums)
+        assert (grade_answer(tried.text, nums, target).score == 1.0) == (tried.verdict_on == tried.wanted)
