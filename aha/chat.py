@@ -34,13 +34,20 @@ def render(question: str, cfg: PromptConfig, tokenizer: Any) -> str:
     if cfg.template == "plain":
         return (cfg.system or "") + question + cfg.prefill
     if cfg.template == "r1":
-        return f"{cfg.system or instruction} User: {question} Assistant: {cfg.prefill}"
+        return f"{cfg.system or instruction} User: {question} Assistant: {cfg.prefill}".rstrip(" ")
     system = cfg.system or (instruction if cfg.template == "r1-chat" else None)
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": question})
     if not tokenizer.chat_template:
         raise UserError(f"prompt.template {cfg.template} needs a chat template, which this tokenizer lacks; use r1 or plain")
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + cfg.prefill
+
+
+def encode_prompts(texts: list[str], cfg: PromptConfig, tokenizer: Any) -> list[list[int]]:
+    """Token ids of rendered prompts. A chat template writes its own start of text, so none is added to it."""
+    is_chat = cfg.template in ("chat", "r1-chat")
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=not is_chat).input_ids
+    return ids
 
 
 def decode(token_ids: list[int], tokenizer: Any, stop_ids: frozenset[int]) -> str:

@@ -72,7 +72,12 @@ def evaluate(
     from aha.log import StageLog, told
     from aha.rundir import write_atomic
 
-    source = {"source": data, "preset": preset, "split": split, "limit": limit or (512 if data in GENERATORS else None)}
+    source = {
+        "source": data,
+        "preset": preset,
+        "split": split,
+        "limit": limit if limit is not None else (512 if data in GENERATORS else None),
+    }
     values = {
         "name": "eval",
         "kind": "eval",
@@ -104,12 +109,13 @@ def grade(
         raise UserError(f"unknown kind {kind!r}; known: countdown")
     for where, row in _json_lines(file):
         nums, target, completion = (_field(row, name, where) for name in ("nums", "target", "completion"))
-        if not isinstance(nums, list) or not isinstance(target, int) or not isinstance(completion, str):
-            raise UserError(f"{where}: want nums as a list, target as a whole number and completion as a text")
+        numbers = [*nums, target] if isinstance(nums, list) else [None]
+        if any(type(number) is not int for number in numbers) or not isinstance(completion, str):
+            raise UserError(f"{where}: want nums as a list of whole numbers, target as one and completion as a text")
         started = time.perf_counter()
         result = grade_completion(completion, nums, target)
         ms = round((time.perf_counter() - started) * 1000, 3)
-        typer.echo(json.dumps({**row, "score": result.score, "reason": result.reason, "ms": ms}, ensure_ascii=False))
+        typer.echo(json.dumps({**row, "score": result.score, "reason": result.reason, "ms": ms}))
 
 
 def _json_lines(file: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -167,7 +173,7 @@ def main() -> None:
     except UserError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped; the same command goes on from the last checkpoint", 130)
+        _fail("stopped; `aha run` with the same arguments goes on from the last checkpoint", 130)
     except typer.TyperException as error:
         _fail(error.format_message(), error.exit_code)
     except BrokenPipeError:

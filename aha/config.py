@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from aha.types import UserError
 
 BUNDLED_MODEL = "tiny-base"
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 
 class Config(BaseModel):
@@ -43,9 +43,13 @@ class PromptConfig(Config):
 class DataConfig(Config):
     """Where problems or texts come from."""
 
-    source: str = Field(description="a generator (countdown, writers), a preset, or the path of a file or folder")
+    source: str = Field(description="a generator (countdown, writers), or the path of a file or folder")
     preset: str | None = Field(None, description="read the file or folder `source` with this preset's mapping")
-    split: str = Field("train", description="generator split or name of the file; [a:b] keeps those rows, as in train[-1024:]")
+    split: str = Field(
+        "train",
+        description="of a generator, or the file of that name in a folder (a single file has no splits); [a:b] keeps "
+        "those rows, as in train[-1024:]",
+    )
     limit: int | None = Field(None, ge=1, description="keep the first so many rows")
     seed: int = Field(0, description="seed of a generator")
     columns: dict[str, str] = Field({}, description="our column: the file's column, as in {question: problem, gold: answer}")
@@ -125,7 +129,7 @@ class TrainingConfig(Config):
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of its square")
     adam_epsilon: float = Field(1e-8, gt=0, description="added to the root of that mean")
     max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0: no clipping")
-    max_steps: int = Field(-1, ge=-1, description="optimiser steps; -1: as many as the epochs need")
+    max_steps: int = Field(-1, description="optimiser steps; -1: as many as the epochs need")
     num_train_epochs: float = Field(1.0, gt=0, description="passes over the data, where max_steps is -1")
     per_device_train_batch_size: int = Field(8, ge=1, description="sequences per accumulation step; for grpo completions")
     gradient_accumulation_steps: int = Field(1, ge=1, description="accumulation steps per optimiser step")
@@ -137,6 +141,13 @@ class TrainingConfig(Config):
     save_dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the weights in model/; auto: as in the initial model, bfloat16 from scratch"
     )
+
+    @field_validator("max_steps")
+    @classmethod
+    def _some_steps(cls, value: int) -> int:
+        if value == 0 or value < -1:
+            raise ValueError(f"max_steps is {value}: want at least 1, or -1 for as many as the epochs need")
+        return value
 
     @property
     def sequences_per_step(self) -> int:

@@ -13,7 +13,7 @@ Names end in their shape: B completions of a micro-batch, T tokens.
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 
 import torch
@@ -32,6 +32,7 @@ from aha.model import (
     default_device,
     load_policy,
     microbatches,
+    round_parameters,
     save_policy,
     saved_dtype,
     token_logps,
@@ -140,7 +141,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         drawn = rollout_metrics(groups)
         metrics = {
             **drawn,
-            **loss_metrics(sums, cfg),
+            **loss_metrics(sums, cfg, step - first),
             "grad_norm": grad_norm,
             "learning_rate": rate,
             "speed/rollout_tokens_per_second": drawn["num_tokens"] / (sampled - started),
@@ -160,7 +161,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
 
     # The weights that are measured are those that are saved, rounded as they are on disk.
     saved = saved_dtype(cfg.save_dtype, policy)
-    policy.model.to(saved).float()
+    round_parameters(policy.model, saved)
     engine.refresh()
     with atomic_folder(stage.model) as folder:
         save_policy(policy, folder, saved)
@@ -186,22 +187,32 @@ def num_steps(cfg: GrpoStage, num_prompts: int) -> int:
     return max(1, round(cfg.num_train_epochs * num_prompts / cfg.prompts_per_generation * cfg.updates_per_generation))
 
 
-def advantages(rewards: Sequence[float], spread: float | None) -> list[float]:
-    """Distance of each reward from the mean of its group, over `spread` (None: not divided). All equal: exactly 0."""
-    if max(rewards) == min(rewards):
+def advantages(rewards: Sequence[float | None], spread: float | None) -> list[float]:
+    """Distance of each reward from the mean of its group, over `spread` (None: not divided). All equal: exactly 0.
+
+    A completion that every reward skipped (None) has advantage 0 and is not part of the mean.
+    """
+    known = [reward for reward in rewards if reward is not None]
+    if not known or max(known) == min(known):
         return [0.0] * len(rewards)
-    mean = statistics.fmean(rewards)
-    return [(reward - mean) / (1.0 if spread is None else spread + ADVANTAGE_EPSILON) for reward in rewards]
+    mean, divisor = statistics.fmean(known), 1.0 if spread is None else spread + ADVANTAGE_EPSILON
+    return [0.0 if reward is None else (reward - mean) / divisor for reward in rewards]
+
+
+def spread_of(rewards: Iterable[float | None]) -> float:
+    """Standard deviation with Bessel's correction of the rewards there are; 0 for fewer than two."""
+    known = [reward for reward in rewards if reward is not None]
+    return statistics.stdev(known) if len(known) > 1 else 0.0
 
 
 def with_advantages(groups: Sequence[Group], scale_rewards: str) -> list[Group]:
     """Give every completion its advantage. `scale_rewards` says whose standard deviation divides: that of the
     "group" (GRPO), of the whole "batch", or "none" (Dr. GRPO, arXiv 2503.20783: the division favours easy and hard)."""
-    batch = statistics.stdev(c.reward for group in groups for c in group.completions)
+    batch = spread_of(c.reward for group in groups for c in group.completions)
     graded = []
     for group in groups:
         rewards = [completion.reward for completion in group.completions]
-        spread = {"group": statistics.stdev(rewards), "batch": batch, "none": None}[scale_rewards]
+        spread = {"group": spread_of(rewards), "batch": batch, "none": None}[scale_rewards]
         pairs = zip(group.completions, advantages(rewards, spread), strict=True)
         graded.append(replace(group, completions=[replace(c, advantage=advantage) for c, advantage in pairs]))
     return graded
@@ -336,12 +347,13 @@ def grpo_loss(
     )
 
 
-def loss_metrics(sums: LossSums, cfg: GrpoStage) -> dict[str, float]:
-    """Means over the tokens that had a gradient, under TRL's names. The gap between engine and trainer means
+def loss_metrics(sums: LossSums, cfg: GrpoStage, num_updates: int) -> dict[str, float]:
+    """Means over the tokens that had a gradient, under TRL's names;
+    the loss is the mean of the updates. The gap between engine and trainer means
     something only while the policy has not moved: with one update per generation."""
     tokens = max(1, sums.tokens)
     return {
-        "loss": sums.loss,
+        "loss": sums.loss / num_updates,
         **({"kl": sums.kl / tokens} if cfg.beta else {}),
         "clip_ratio/low_mean": sums.low_clipped / tokens,
         "clip_ratio/high_mean": sums.high_clipped / tokens,
@@ -356,13 +368,13 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     `entropy` is the mean of -log p over the drawn tokens: an unbiased estimate that costs nothing.
     """
     completions = [completion for group in groups for completion in group.completions]
-    rewards = [completion.reward for completion in completions]
+    rewards = [completion.reward for completion in completions if completion.reward is not None]
     lengths = [len(completion.sample.token_ids) for completion in completions]
     terminated = [len(c.sample.token_ids) for c in completions if c.sample.finish_reason == "stop"]
-    spreads = [statistics.stdev(c.reward for c in group.completions) for group in groups]
+    spreads = [spread_of(c.reward for c in group.completions) for group in groups]
     metrics = {
-        "reward": statistics.fmean(rewards),
-        "reward_std": statistics.stdev(rewards),
+        "reward": statistics.fmean(rewards) if rewards else 0.0,
+        "reward_std": spread_of(rewards),
         "frac_reward_zero_std": statistics.fmean(spread < 1e-9 for spread in spreads),
         "accuracy": statistics.fmean(completion.solved for completion in completions),
         "completions/mean_length": statistics.fmean(lengths),

@@ -52,7 +52,11 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     """The dtype of the arithmetic for a recipe's `dtype`."""
     if name != "auto":
         return DTYPES[name]
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    native = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == "cuda"
+        else torch.cpu._is_avx512_bf16_supported()
+    )
     return torch.bfloat16 if native else torch.float32
 
 
@@ -143,6 +147,7 @@ def save_policy(policy: Policy, folder: Path, dtype: torch.dtype) -> None:
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if name not in tied}
     config = copy.deepcopy(model.config)
     config.dtype = dtype
+    model.generation_config.eos_token_id = sorted(policy.stop_ids)  # so that every engine stops where ours does
     model.save_pretrained(folder, state_dict=tensors)
     config.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
@@ -152,6 +157,13 @@ def save_policy(policy: Policy, folder: Path, dtype: torch.dtype) -> None:
 def saved_dtype(name: str, policy: Policy) -> torch.dtype:
     """The dtype of `model/` for a recipe's `save_dtype`."""
     return policy.dtype_on_disk if name == "auto" else DTYPES[name]
+
+
+def round_parameters(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Round the parameters to what `dtype` can hold, as saving in it does. Buffers are not saved and stay exact."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.to(dtype))
 
 
 @dataclass(frozen=True)

@@ -35,28 +35,30 @@ def run(recipe: Recipe, out: Path, console: Console, redo_from: str | None = Non
     Raises UserError where a stage's directory holds another configuration, and for whatever a stage finds wrong.
     """
     names = [cfg.name for cfg in recipe.stages]
-    if redo_from is not None:
-        if redo_from not in names:
-            raise UserError(f"no stage {redo_from!r}; the recipe has {', '.join(names)}")
-        for name in names[names.index(redo_from) :]:
-            shutil.rmtree(out / name, ignore_errors=True)
+    if redo_from is not None and redo_from not in names:
+        raise UserError(f"no stage {redo_from!r}; the recipe has {', '.join(names)}")
+    redone = names[names.index(redo_from) :] if redo_from else []
     prints: dict[str, str] = {}
+    inputs: dict[str, dict[str, str]] = {}
+    for cfg in recipe.stages:  # refuse before anything is cleared or run
+        inputs[cfg.name] = _input_fingerprints(cfg, prints)
+        prints[cfg.name] = fingerprint(cfg.model_dump(mode="json"), inputs[cfg.name])
+        if cfg.name not in redone:
+            _refuse_other_config(cfg, StageDir(out / cfg.name), prints[cfg.name])
+    for name in redone:
+        shutil.rmtree(out / name, ignore_errors=True)
     for cfg in recipe.stages:
         stage = StageDir(out / cfg.name)
-        inputs = _input_fingerprints(cfg, prints)
-        prints[cfg.name] = fingerprint(cfg.model_dump(mode="json"), inputs)
-        _refuse_other_config(cfg, stage, prints[cfg.name])
-        manifest = stage.read_manifest()
-        if manifest is None:
+        if stage.read_manifest() is None:
             write_atomic(stage.config, config_text(cfg, prints[cfg.name]))
-            manifest = _run_stage(cfg, stage, inputs, prints[cfg.name], console)
+            _run_stage(cfg, stage, inputs[cfg.name], prints[cfg.name], console)
         else:
             console.print(Text(f"{cfg.name}: done, skipped"))
         _write_summary(recipe, out)
     print_summary(recipe, out, console)
 
 
-def _run_stage(cfg: StageConfig, stage: StageDir, inputs: Mapping[str, str], print_: str, console: Console) -> dict[str, Any]:
+def _run_stage(cfg: StageConfig, stage: StageDir, inputs: Mapping[str, str], print_: str, console: Console) -> None:
     started = time.monotonic()
     found = reference(cfg.model)
     resolved = cfg.model_copy(update={"model": str(stage.path.parent / found[0] / "model")}) if found else cfg
@@ -74,7 +76,6 @@ def _run_stage(cfg: StageConfig, stage: StageDir, inputs: Mapping[str, str], pri
         "metrics": {key: m.as_dict() if isinstance(m, Measure) else m for key, m in results.items()},
     }
     write_atomic(stage.manifest, json.dumps(manifest, indent=2) + "\n")
-    return manifest
 
 
 def verb(kind: str) -> Callable[..., Mapping[str, Any]]:
@@ -161,11 +162,12 @@ def print_side_by_side(out: Path, before: str, after: str, console: Console) -> 
         )
         for name, row in zip((before, after), rows, strict=True)
     ]
-    what = f"the first problem that only {after} solved" if gained else "the first problem"
-    console.print(Text(f"\n{problem}, {what}:\n{printable(rows[0][problem]['question'])}"), width=WIDTH)
+    what = f"The first problem that only {after} solved" if gained else "The first problem"
+    console.print(Text(f"\n{what}, {printable(problem)}"), width=WIDTH)
     console.print(Columns(panels, padding=(0, 1)))
 
 
 def _first_answers(path: Path) -> dict[str, dict[str, Any]]:
+    """The first answer to each question, by problem and question: two stages may number other problems alike."""
     rows = pyarrow.parquet.read_table(path, filters=[("sample", "==", 0)]).to_pylist()
-    return {row["problem"]: row for row in rows}
+    return {f"{row['problem']}: {row['question']}": row for row in rows}

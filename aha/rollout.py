@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from aha.chat import decode, render
+from aha.chat import decode, encode_prompts, render
 from aha.config import DataConfig, SamplingConfig
 from aha.data.sources import load_problems
 from aha.engine.native import NativeEngine, Sampling
@@ -34,7 +34,7 @@ def load_prompts(data: Sequence[DataConfig], policy: Policy, max_length: int | N
     if not problems:
         return [], 0
     texts = [render(problem.question, policy.prompt, policy.tokenizer) for problem in problems]
-    all_ids = policy.tokenizer(texts).input_ids
+    all_ids = encode_prompts(texts, policy.prompt, policy.tokenizer)
     prompts = [Prompt(*row) for row in zip(problems, texts, all_ids, strict=True)]
     kept = [prompt for prompt in prompts if max_length is None or len(prompt.ids) <= max_length]
     if not kept:
@@ -81,14 +81,15 @@ def grade(
     solved = [False] * len(flat)
     for name in {prompt.problem.grader for prompt in prompts}:
         mine = [i for i, (prompt, _) in enumerate(flat) if prompt.problem.grader == name]
-        graded = scores.get(name) or _score(load_grader(name), flat, texts, policy)
-        for i in mine:
-            solved[i] = (graded[i] or 0.0) >= 1.0
+        graded = _score(load_grader(name), [flat[i] for i in mine], [texts[i] for i in mine], policy)
+        for i, value in zip(mine, graded, strict=True):
+            solved[i] = (value or 0.0) >= 1.0
 
     completions = []
     for i, (_, sample) in enumerate(flat):
         row = {reward.name: scores[reward.name][i] for reward in rewards}
-        total = sum(reward.weight * (row[reward.name] or 0.0) for reward in rewards)
+        paid = [reward.weight * value for reward in rewards if (value := row[reward.name]) is not None]
+        total = sum(paid) if paid or not rewards else None
         completions.append(Completion(sample, texts[i], row, total, solved[i]))
     ends = iter(completions)
     return [

@@ -125,9 +125,9 @@ def fingerprint(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
 
 
 def fingerprint_path(path: Path) -> str:
-    """sha256 over names and contents of a file or folder."""
+    """sha256 over names and contents of a file, or of all files of a folder but its documentation."""
     digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".md") if path.is_dir() else [path]
     for file in files:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(path) if path.is_dir() else file.name}:{size}\n".encode())

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from aha.chat import render
+from aha.chat import encode_prompts, render
 from aha.config import PromptConfig, SftStage
 from aha.data.sources import load_texts
 from aha.log import StageLog
@@ -39,6 +39,7 @@ from aha.training import (
     save_checkpoint,
     update,
 )
+from aha.types import UserError
 
 TOKENIZER_ROWS = 4000  # rows that a new tokenizer is trained on
 
@@ -55,13 +56,15 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, float]:
     if cfg.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable()
     rows = encode(texts, policy, cfg)
+    if not rows:
+        raise UserError(f"{cfg.name}: no row has anything to learn within max_length {cfg.max_length}")
     total = cfg.max_steps if cfg.max_steps > 0 else math.ceil(len(rows) * cfg.num_train_epochs / cfg.sequences_per_step)
     optimizer = build_optimizer(policy.model, cfg)
     state = resume_training(stage, policy, optimizer)
     metrics: dict[str, float] = {}
 
     policy.model.train()
-    log.start(total, state.step)
+    log.start(total, state.step, rows=len(rows), rows_dropped=len(texts) - len(rows))
     for step in range(state.step, total):
         started = time.perf_counter()
         batch = [rows[i] for i in indices_of_step(step, cfg.sequences_per_step, len(rows), cfg.seed)]
@@ -98,7 +101,8 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, float]:
 def encode(texts: list[dict[str, str]], policy: Policy, cfg: SftStage) -> list[Row]:
     """Token ids of every row: the rendered prompt, then completion and end of text. Cut at `max_length`."""
     tokenizer = policy.tokenizer
-    contexts = tokenizer([render(text["prompt"], policy.prompt, tokenizer) for text in texts]).input_ids
+    rendered = [render(text["prompt"], policy.prompt, tokenizer) for text in texts]
+    contexts = encode_prompts(rendered, policy.prompt, tokenizer)
     completions = tokenizer([text["completion"] for text in texts], add_special_tokens=False).input_ids
     rows = []
     for context, completion in zip(contexts, completions, strict=True):

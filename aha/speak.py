@@ -1,6 +1,6 @@
 """Talk to a model: one question, one answer."""
 
-from aha.chat import decode, render
+from aha.chat import decode, encode_prompts, render
 from aha.config import StageConfig
 from aha.engine.native import NativeEngine, Sampling
 from aha.log import printable
@@ -32,7 +32,8 @@ class Speaker:
 
     def answer(self, question: str) -> str:
         """One answer, with the prefilled start; control characters are made visible."""
-        ids = self.policy.tokenizer(render(question, self.policy.prompt, self.policy.tokenizer)).input_ids
+        text = render(question, self.policy.prompt, self.policy.tokenizer)
+        [ids] = encode_prompts([text], self.policy.prompt, self.policy.tokenizer)
         sampling = Sampling(f"{self.seed}/chat/{self.asked}", self.max_tokens, self.temperature)
         self.asked += 1
         [[sample]] = self.engine.generate([ids], 1, sampling)

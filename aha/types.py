@@ -50,7 +50,7 @@ class Completion:
     sample: Sample
     text: str  # with the prefilled start of the assistant turn, without the stop token
     scores: Mapping[str, float | None]  # raw score of each reward; None where a reward skipped it
-    reward: float  # weighted sum of the scores
+    reward: float | None  # weighted sum of the scores; None where every reward skipped it
     solved: bool  # the problem's own grader gave the top score
     advantage: float = 0.0
 

@@ -122,9 +122,9 @@ INSTRUCTION = R1_INSTRUCTION.format(think="think", answer="answer")
         ({"template": "plain"}, "Q?"),
         ({"template": "plain", "prefill": "<think>"}, "Q?<think>"),
         ({"template": "plain", "system": "S. "}, "S. Q?"),
-        ({"template": "r1"}, f"{INSTRUCTION} User: Q? Assistant: "),
+        ({"template": "r1"}, f"{INSTRUCTION} User: Q? Assistant:"),
         ({"template": "r1", "prefill": "<think>"}, f"{INSTRUCTION} User: Q? Assistant: <think>"),
-        ({"template": "r1", "system": "S."}, "S. User: Q? Assistant: "),
+        ({"template": "r1", "system": "S."}, "S. User: Q? Assistant:"),
         ({"template": "r1-chat", "prefill": "<think>"}, f"[system]{INSTRUCTION}[user]Q?[assistant]<think>"),
         ({"template": "r1-chat", "system": "S."}, "[system]S.[user]Q?[assistant]"),
         ({"template": "chat"}, "[user]Q?[assistant]"),
@@ -144,7 +144,7 @@ def test_the_instruction_names_the_tags_of_the_prompt():
 
 def test_braces_in_a_question_are_left_alone():
     assert render(r"\frac{1}{2} {think}?", PromptConfig(template="r1"), None).endswith(
-        r" User: \frac{1}{2} {think}? Assistant: "
+        r" User: \frac{1}{2} {think}? Assistant:"
     )
 
 

@@ -106,7 +106,7 @@ def test_grade_adds_score_reason_and_time():
     [
         ("{", ["stdin: line 2", "not valid JSON"]),
         ('{"nums": [1], "target": 1}', ["stdin: line 2", "no 'completion'"]),
-        ('{"nums": 1, "target": 1, "completion": ""}', ["stdin: line 2", "nums as a list"]),
+        ('{"nums": 1, "target": 1, "completion": ""}', ["stdin: line 2", "nums as a list of whole numbers"]),
         ("[]", ["stdin: line 2", "not a JSON object"]),
     ],
 )

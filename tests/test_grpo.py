@@ -183,3 +183,8 @@ def test_rollout_metrics_by_hand():
     assert metrics["completions/clipped_ratio"] == 0.25
     assert metrics["completions/mean_terminated_length"] == pytest.approx(4 / 3)
     assert metrics["entropy"] == pytest.approx(0.5)
+
+
+def test_a_completion_that_every_reward_skipped_has_no_advantage_and_no_part_in_the_mean():
+    assert advantages([1.0, None, 0.0], spread=None) == [0.5, 0.0, -0.5]
+    assert advantages([None, None], spread=None) == [0.0, 0.0]

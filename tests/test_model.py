@@ -4,7 +4,8 @@ from safetensors import safe_open
 
 from aha import model as model_module
 from aha.config import EvalStage
-from aha.model import align, collate, load_policy, microbatches, save_policy, stop_token_ids, token_logps
+from aha.engine.native import NativeEngine
+from aha.model import align, collate, load_policy, microbatches, round_parameters, save_policy, stop_token_ids, token_logps
 from aha.types import UserError
 
 ROWS = [([5, 6], [7]), ([5], [8, 9]), ([4, 4, 4], [5, 6, 7, 8])]
@@ -107,3 +108,14 @@ def test_a_folder_without_weights_is_a_user_error(model_folder, tmp_path):
         (tmp_path / name).write_bytes((model_folder / name).read_bytes())
     with pytest.raises(UserError, match="is no model"):
         load_policy(stage(tmp_path), torch.device("cpu"))
+
+
+def test_a_copy_in_bfloat16_and_rounding_leave_the_rotary_frequencies_exact(policy):
+    exact = policy.model.model.rotary_emb.inv_freq.clone()
+    assert not torch.equal(exact, exact.bfloat16().float())
+    engine = NativeEngine(policy.model, policy.stop_ids, torch.bfloat16)
+    assert torch.equal(engine.model.model.rotary_emb.inv_freq, exact)
+    round_parameters(policy.model, torch.bfloat16)
+    assert torch.equal(policy.model.model.rotary_emb.inv_freq, exact)
+    weight = policy.model.lm_head.weight
+    assert torch.equal(weight, weight.bfloat16().float())

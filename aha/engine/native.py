@@ -9,6 +9,7 @@ The last token of a prompt is not prefilled: it is the first token that is decod
 then the same: feed one token, get the distribution of the next.
 """
 
+import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,10 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from aha.types import Sample
+from aha.types import Sample, UserError
 
 ATTENTION = "aha_rows"
+MASS = 2**50  # the whole number that stands for probability 1
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio as int64: the step of splitmix64
 
 
@@ -42,9 +44,9 @@ class Sampling:
     min_p: float = 0.0
 
 
-@dataclass
-class Row:
-    """One sample that is being decoded: what the engine keeps on the host."""
+@dataclass(frozen=True)
+class Slot:
+    """One sample that waits or decodes: what the engine keeps of it on the host."""
 
     sample: int  # place in the output
     key: int  # of its random numbers
@@ -54,6 +56,9 @@ class NativeEngine:
     """Decodes with `model`. Where `dtype` is not that of the weights, with a copy that `refresh` brings up to date."""
 
     def __init__(self, model: PreTrainedModel, stop_ids: frozenset[int], dtype: torch.dtype, max_num_seqs: int = 256):
+        kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+        if kinds != {"full_attention"}:
+            raise UserError(f"the native engine knows full attention only, and this model has {', '.join(sorted(kinds))}")
         self.trained = model
         self.stop_ids = torch.tensor(sorted(stop_ids), device=model.device)
         self.max_num_seqs = max_num_seqs
@@ -68,8 +73,8 @@ class NativeEngine:
         """Follow the weights of the trained model after an update."""
         if self.model is not self.trained:
             with torch.no_grad():
-                for copy, parameter in zip(self.model.parameters(), self.trained.parameters(), strict=True):
-                    copy.copy_(parameter)
+                for mine, trained in zip(self.model.parameters(), self.trained.parameters(), strict=True):
+                    mine.copy_(trained)
 
     @torch.no_grad()
     def generate(
@@ -81,8 +86,15 @@ class NativeEngine:
         token depends on the seed, the id of its problem, the sample's number and the token's position, not on what
         else is in the batch. `problem_ids` default to the prompts' own places.
         """
+        longest = max(len(prompt) for prompt in prompt_ids) + sampling.max_tokens
+        limit = self.model.config.get_text_config().max_position_embeddings
+        if longest > limit:
+            raise UserError(
+                f"the longest prompt and max_completion_length {sampling.max_tokens} make {longest} tokens; "
+                f"the model holds {limit}"
+            )
         ids = problem_ids or [str(i) for i in range(len(prompt_ids))]
-        rows = [Row(p * n + s, _random_key(sampling.seed, ids[p], s)) for p in range(len(prompt_ids)) for s in range(n)]
+        rows = [Slot(p * n + s, _random_key(sampling.seed, ids[p], s)) for p in range(len(prompt_ids)) for s in range(n)]
         was_training = self.model.training
         self.model.eval()
         with _attention(self.model):
@@ -104,7 +116,7 @@ class _Decoder:
         self.cache = RowCache(self.model.config.get_text_config(), self.capacity + 1, width, self.model.dtype, device)
         self.spare = self.capacity
         self.spare_prompt = -1
-        self.active: list[Row] = []
+        self.active: list[Slot] = []
         # Per decoding row: the token to feed, its position, the random key, and the place in the output.
         self.token_B, self.position_B, self.key_B, self.sample_B, self.count_B = (
             torch.zeros(self.capacity, dtype=torch.long, device=device) for _ in range(5)
@@ -115,7 +127,7 @@ class _Decoder:
         self.stopped = [False] * total
         self.prefilled_prompts = 0
 
-    def run(self, waiting: list[Row]) -> list[Sample]:
+    def run(self, waiting: list[Slot]) -> list[Sample]:
         waiting = waiting[::-1]
         while waiting or self.active:
             free = self.capacity - len(self.active)
@@ -128,7 +140,7 @@ class _Decoder:
             for i, length in enumerate(self.lengths)
         ]
 
-    def _admit(self, rows: list[Row]) -> None:
+    def _admit(self, rows: list[Slot]) -> None:
         """Give free rows to waiting samples, which come in the order of their prompts."""
         first = len(self.active)
         prompts = [row.sample // self.n for row in rows]
@@ -235,8 +247,9 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
         kept_BV = _keep_top(kept_BV, sampling.top_k or kept_BV.shape[-1], sampling.top_p)
     if sampling.min_p:
         kept_BV = kept_BV.where(kept_BV >= sampling.min_p * kept_BV.amax(dim=-1, keepdim=True), 0.0)
-    cumulative_BV = kept_BV.double().cumsum(dim=-1)
-    point_B1 = uniform_B[:, None] * cumulative_BV[:, -1:]
+    # Cumulated in whole numbers: exact, and deterministic on CUDA, where the cumulated sum of floats is not.
+    cumulative_BV = (kept_BV.double() * MASS).long().cumsum(dim=-1)
+    point_B1 = (uniform_B[:, None] * cumulative_BV[:, -1:]).long()
     drawn_B = torch.searchsorted(cumulative_BV, point_B1, right=True)[:, 0].clamp(max=logits_BV.shape[-1] - 1)
     return drawn_B, logp_BV.gather(-1, drawn_B[:, None])[:, 0]
 
@@ -244,8 +257,9 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
 def _keep_top(probs_BV: Tensor, top_k: int, top_p: float) -> Tensor:
     """Zero what is outside the `top_k` likeliest tokens and the smallest set of tokens that holds `top_p` of those."""
     sorted_BK, order_BK = probs_BV.topk(min(top_k, probs_BV.shape[-1]), dim=-1)
-    before_BK = sorted_BK.cumsum(dim=-1) - sorted_BK
-    sorted_BK = sorted_BK.where(before_BK < top_p * sorted_BK.sum(dim=-1, keepdim=True), 0.0)
+    mass_BK = (sorted_BK.double() * MASS).long()
+    before_BK = mass_BK.cumsum(dim=-1) - mass_BK
+    sorted_BK = sorted_BK.where(before_BK < top_p * mass_BK.sum(dim=-1, keepdim=True), 0.0)
     return torch.zeros_like(probs_BV).scatter(-1, order_BK, sorted_BK)
 
 
@@ -344,7 +358,10 @@ def row_attention(
 
     query (B, heads, T, D), key and value (B, key-value heads, W, D); returns (B, T, heads, D).
     """
-    batch, heads, _length, size = query.shape
+    for name in ("sliding_window", "softcap", "s_aux"):
+        if kwargs.get(name) is not None:
+            raise UserError(f"the native engine does not know attention with {name}")
+    batch, heads, _, size = query.shape
     groups = heads // key.shape[1]
     if attention_mask is None:
         out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=groups > 1)
@@ -371,7 +388,8 @@ def _attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _copy_of(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    with torch.device(model.device):
-        copy = type(model)(model.config.__class__.from_dict(model.config.to_dict()))
-    copy.load_state_dict(model.state_dict())
-    return copy.to(dtype).requires_grad_(False).eval()
+    """A copy with parameters in `dtype`; buffers, such as the frequencies of rotary embeddings, stay as they are."""
+    twin = copy.deepcopy(model).requires_grad_(False).eval()
+    for parameter in twin.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return twin

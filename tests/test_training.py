@@ -1,0 +1,71 @@
+import pytest
+import torch
+
+from aha.config import SftStage
+from aha.rundir import StageDir
+from aha.training import TrainerState, build_optimizer, indices_of_step, is_due, learning_rate, resume_training, save_checkpoint
+
+
+def config(**changes) -> SftStage:
+    return SftStage(**{"name": "s", "kind": "sft", "data": {"source": "writers"}, "learning_rate": 1.0, **changes})
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("constant", [0.5, 1, 1, 1, 1, 1]),
+        ("constant_with_warmup", [0.5, 1, 1, 1, 1, 1]),
+        ("linear", [0.5, 1, 1, 0.75, 0.5, 0.25]),
+        ("cosine", [0.5, 1, 1, 0.8536, 0.5, 0.1464]),
+    ],
+)
+def test_schedules_warm_up_and_then_follow_their_shape(kind, expected):
+    cfg = config(lr_scheduler_type=kind, warmup_steps=2)
+    assert [learning_rate(cfg, step, total=6) for step in range(6)] == pytest.approx(expected, abs=1e-4)
+
+
+def test_warmup_below_one_is_a_share_of_all_steps():
+    cfg = config(lr_scheduler_type="constant", warmup_steps=0.1)
+    assert [learning_rate(cfg, step, total=40) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "every", "due"), [(0, 1, 1, True), (3, 4, 4, True), (2, 5, 4, True), (4, 5, 4, False), (0, 9, 0, False)]
+)
+def test_what_is_due(before, after, every, due):
+    assert is_due(before, after, every) is due
+
+
+def test_every_epoch_visits_every_row_once_in_a_new_order():
+    steps = [indices_of_step(step, size=3, num_rows=6, seed=1) for step in range(4)]
+    first, second = steps[0] + steps[1], steps[2] + steps[3]
+    assert sorted(first) == sorted(second) == list(range(6))
+    assert first != second
+    assert indices_of_step(2, size=3, num_rows=6, seed=1) == steps[2]
+    assert indices_of_step(1, size=4, num_rows=6, seed=1, shuffle=False) == [4, 5, 0, 1]
+
+
+def test_weight_decay_is_on_matrices_only(policy):
+    decayed, free = build_optimizer(policy.model, config(weight_decay=0.1)).param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert all(parameter.ndim >= 2 for parameter in decayed["params"])
+    assert free["weight_decay"] == 0.0
+    assert all(parameter.ndim < 2 for parameter in free["params"])
+
+
+def test_a_checkpoint_restores_weights_and_optimiser_and_old_ones_go(policy, make_policy, tmp_path):
+    stage, cfg = StageDir(tmp_path), config()
+    optimizer = build_optimizer(policy.model, cfg)
+    for step in (1, 2, 3):
+        policy.model(torch.tensor([[5, 6, 7]])).logits.square().mean().backward()
+        optimizer.step()
+        save_checkpoint(stage, TrainerState(step), policy, optimizer, keep=2)
+    assert [path.name for path in stage.checkpoints()] == ["step-000002", "step-000003"]
+
+    fresh = make_policy(seed=1)
+    resumed = build_optimizer(fresh.model, cfg)
+    assert resume_training(stage, fresh, resumed).step == 3
+    for mine, theirs in zip(fresh.model.parameters(), policy.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+        for key, value in optimizer.state[theirs].items():
+            assert torch.equal(resumed.state[mine][key], value)
