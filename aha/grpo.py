@@ -11,6 +11,7 @@ the mean of its group, and raise the probability of what did better:
 Names end in their shape: B completions of a micro-batch, T tokens.
 """
 
+import random
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -116,6 +117,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         groups = with_advantages(groups, cfg.scale_rewards)
         rows = rows_of(groups, cfg.mask_truncated_completions)
         if cfg.updates_per_generation > 1:
+            random.Random(f"{cfg.seed}/{cfg.name}/{generation}").shuffle(rows)  # no update sees whole groups only
             old = [row.rollout_logps for row in rows] if engine.is_exact else logps_of(rows, policy, cfg, dtype)
             rows = [replace(row, old_logps=logps) for row, logps in zip(rows, old, strict=True)]
         if reference:

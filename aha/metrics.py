@@ -2,12 +2,12 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from aha.chat import parse
 from aha.config import PromptConfig
-from aha.types import Group
+from aha.types import Completion, Group
 
 Z = 1.959964  # two-sided 95 percent
 BOOTSTRAP_SAMPLES = 1000
@@ -55,19 +55,22 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Measure:
     return Measure(sum(values) / n, means[cut], means[-cut - 1], n)
 
 
-def pass_at_1(groups: Sequence[Group]) -> Measure:
-    """Share of problems solved by one sample: Wilson with one sample each, else the bootstrap over problems."""
-    shares = [sum(c.solved for c in group.completions) / len(group.completions) for group in groups]
+def share(groups: Sequence[Group], holds: Callable[[Completion], bool]) -> Measure:
+    """Share of completions that `holds` is true of: Wilson with one completion a problem, else over problems."""
+    shares = [sum(map(holds, group.completions)) / len(group.completions) for group in groups]
     one_each = all(len(group.completions) == 1 for group in groups)
     return wilson(sum(shares), len(shares)) if one_each else bootstrap(shares)
+
+
+def pass_at_1(groups: Sequence[Group]) -> Measure:
+    """Share of problems solved by one sample."""
+    return share(groups, lambda completion: completion.solved)
 
 
 def measure(groups: Sequence[Group], prompt: PromptConfig) -> dict[str, Measure]:
     """Accuracy of every task, and the form of the text: `<task>/pass@1`, `format/rate`, `length/mean` (tokens)."""
     tasks = list(dict.fromkeys(group.problem.task for group in groups))
     measures = {f"{task}/pass@1": pass_at_1([g for g in groups if g.problem.task == task]) for task in tasks}
-    completions = [completion for group in groups for completion in group.completions]
-    well_formed = sum(parse(c.text, prompt.think, prompt.answer).is_well_formed for c in completions)
-    measures["format/rate"] = wilson(well_formed, len(completions))
-    measures["length/mean"] = mean([len(c.sample.token_ids) for c in completions])
+    measures["format/rate"] = share(groups, lambda c: parse(c.text, prompt.think, prompt.answer).is_well_formed)
+    measures["length/mean"] = mean([sum(len(c.sample.token_ids) for c in g.completions) / len(g.completions) for g in groups])
     return measures

@@ -9,6 +9,7 @@ import pytest
 
 from aha.rewards import REWARDS
 from aha.rewards.countdown import MAX_CHARACTERS, grade_answer, grade_completion
+from aha.rewards.maths import accuracy
 
 # (numbers, target, answer): each would be worth something to a grader that is careless in one particular way.
 ANSWERS = {
@@ -189,3 +190,27 @@ def test_execution_would_be_noticed(nothing_runs):
         eval("1+1")
     with pytest.raises(AssertionError, match="compiles"):
         compile("1+1", "", "eval")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "95**36**50",
+        r"\boxed{9^{9^{9^9}}}",
+        "9^9^9",
+        r"2^{99999999}",
+        "100000000!",
+        "(" * 10_000,
+        "9" * 1_000_000,
+        "__import__('os').system('true')",
+        "",
+    ],
+)
+def test_hostile_mathematics_is_never_paid(answer):
+    assert accuracy([""], [f"<think>a</think> <answer>{answer}</answer>"], gold=["72"]) == [0.0]
+    assert accuracy([""], [f"<think>a</think> {answer}"], gold=["72"]) == [0.0]
+
+
+@pytest.mark.parametrize("answer", ["2^{10}", "2**10", "1024", r"\frac{2048}{2}", "4^5", "32^2"])
+def test_ordinary_powers_are_still_graded(answer):
+    assert accuracy([""], [f"<think>a</think> <answer>{answer}</answer>"], gold=["1024"]) == [1.0]

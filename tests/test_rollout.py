@@ -39,10 +39,9 @@ def test_prompts_that_are_too_long_are_dropped_and_counted(policy):
     prompts, dropped = load_prompts([data], policy)
     lengths = sorted(len(prompt.ids) for prompt in prompts)
     assert dropped == 0
-    kept, dropped = load_prompts([data], policy, max_length=lengths[9])
+    kept, dropped = load_prompts([data], policy, max_length=lengths[0])
+    assert len(kept) == lengths.count(lengths[0]) < 20
     assert len(kept) + dropped == 20
-    assert 0 < dropped < 20
-    assert max(len(prompt.ids) for prompt in kept) == lengths[9]
 
 
 class WithStart:

@@ -1,5 +1,6 @@
 """Is a mathematical answer right? Parsed and compared by math-verify."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,8 @@ from aha.chat import parse as parse_completion
 from aha.rewards.base import TAGS, Text, text_of
 
 MAX_CHARACTERS = 2000  # of the text that an answer is looked for in, from its end
+# Towers of powers, exponents of five digits and more, and factorials of three: numbers that nobody can write out.
+UNBOUNDED = re.compile(r"(?:\^|\*\*)\s*[{(]?\s*[\d.]*\s*(?:\^|\*\*)|(?:\^|\*\*)\s*[{(]?\s*-?\d{5,}|\d{3,}\s*!")
 
 
 def accuracy(
@@ -24,7 +27,7 @@ def accuracy(
 
     The answer is the content of the answer tag, else what math-verify finds after the thoughts: the last box, then a
     stated final answer. Gold that cannot be parsed gives `unparsable_gold`: None skips the row, 0.5 is what older
-    versions of open-r1 paid.
+    versions of open-r1 paid. Powers that are too large to write out are refused before they are parsed.
     """
     scores: list[float | None] = []
     for completion, right in zip(completions, gold, strict=True):
@@ -50,6 +53,8 @@ def _parse_gold(text: str) -> tuple[Any, ...]:
 
 
 def _parse(text: str) -> list[Any]:
-    if "\\" in text and "$" not in text and "\\boxed" not in text:
+    if UNBOUNDED.search(text):
+        return []
+    if any(mark in text for mark in "\\{^") and "$" not in text and "\\boxed" not in text:
         text = f"${text}$"  # bare LaTeX, which math-verify reads only between delimiters
     return parse(text, extraction_config=[LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()])
