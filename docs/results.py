@@ -1,6 +1,6 @@
 """Print finished runs as a Markdown table, the rows of the results in README.md.
 
-    .venv/bin/python docs/results.py runs/demo runs/demo-43 runs/demo-44
+.venv/bin/python docs/results.py runs/demo runs/demo-43 runs/demo-44
 """
 
 import json
@@ -20,9 +20,9 @@ def main() -> None:
         for stage in json.loads((folder / "summary.json").read_text())["stages"]:
             seed = yaml.safe_load((folder / stage["name"] / "config.yaml").read_text())["seed"]
             measures = {key: Measure(**value) for key, value in stage["metrics"].items() if isinstance(value, dict)}
-            told_short = [f"{measures[key].value:.3g}" for key in ("format/rate", "length/mean")]
-            accuracy = told(measures["countdown/pass@1"])
-            print(f"| {folder.name} | {seed} | {stage['name']} | {clock(stage['seconds'])} | {accuracy} | {' | '.join(told_short)} |")
+            form, length = (f"{measures[key].value:.3g}" for key in ("format/rate", "length/mean"))
+            accuracy, seconds = told(measures["countdown/pass@1"]), clock(stage["seconds"])
+            print(f"| {folder.name} | {seed} | {stage['name']} | {seconds} | {accuracy} | {form} | {length} |")
 
 
 if __name__ == "__main__":
