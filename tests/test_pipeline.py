@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,11 +167,13 @@ def test_another_configuration_is_refused_with_the_lines_that_differ_and_the_fla
     assert "more: sft, 4 steps" in console
 
 
-def test_a_changed_input_redoes_what_depends_on_it(toy):
+def test_a_changed_input_is_refused(toy, model_folder):
+    shutil.copytree(model_folder, toy / "model")
+    write_recipe(toy, toy / "model")
     run(toy)
-    config = toy / "run" / "zero" / "config.yaml"
-    config.write_text(config.read_text().replace("# fingerprint: ", "# fingerprint: 0"))
-    with pytest.raises(UserError, match="inputs"):
+    settings = toy / "model" / "generation_config.json"
+    settings.write_text(settings.read_text() + "\n")
+    with pytest.raises(UserError, match="its inputs .* have changed"):
         run(toy)
 
 
