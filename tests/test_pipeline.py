@@ -173,7 +173,7 @@ def test_a_changed_input_is_refused(toy, model_folder):
     run(toy)
     settings = toy / "model" / "generation_config.json"
     settings.write_text(settings.read_text() + "\n")
-    with pytest.raises(UserError, match="its inputs .* have changed"):
+    with pytest.raises(UserError, match=r"its inputs .* have changed"):
         run(toy)
 
 
