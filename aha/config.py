@@ -119,11 +119,14 @@ class SamplingConfig(Config):
 class TrainingConfig(Config):
     """Optimiser, schedule and checkpoints: the same for every stage that trains."""
 
-    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = Field(1e-6, gt=0, description="peak learning rate")
     lr_scheduler_type: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
         "linear", description="after the warm-up: stay, or fall to 0 at the last step; both constants warm up"
     )
     warmup_steps: float = Field(0, ge=0, description="optimiser steps of linear warm-up; below 1: a share of all steps")
+    optim: Literal["adamw_torch", "muon"] = Field(
+        "adamw_torch", description="muon: Muon for the matrices inside the layers, AdamW for the rest"
+    )
     weight_decay: float = Field(0.0, ge=0, description="on matrices only")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of the gradient")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of its square")

@@ -43,7 +43,7 @@ from aha.rollout import evaluate, load_prompts, rollout, sampling_of, write_roll
 from aha.rundir import StageDir, atomic_folder
 from aha.training import (
     TrainerState,
-    build_optimizer,
+    build_optimizers,
     indices_of_step,
     is_due,
     learning_rate,
@@ -98,8 +98,8 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     prompts, num_dropped = load_prompts([cfg.data], policy, cfg.max_prompt_length)
     eval_prompts, _ = load_prompts(cfg.eval.data, policy, cfg.max_prompt_length)
     total = num_steps(cfg, len(prompts))
-    optimizer = build_optimizer(policy.model, cfg)
-    step = resume_training(stage, policy, optimizer).step
+    optimizers = build_optimizers(policy.model, cfg)
+    step = resume_training(stage, policy, optimizers).step
     engine.refresh()
     policy.model.train()
     log.start(total, step, prompts=len(prompts), prompts_dropped=num_dropped)
@@ -134,7 +134,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
                 loss, parts = loss_of_rows(micro, policy, denominators, cfg, dtype)
                 loss.backward()
                 sums = sums + parts
-            grad_norm = update(policy.model, optimizer, rate, cfg.max_grad_norm)
+            grad_norm = update(policy.model, optimizers, rate, cfg.max_grad_norm)
             step += 1
         engine.refresh()
 
@@ -159,7 +159,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
             answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed)
             log.evaluation(step, measure(answers, policy.prompt))
         if is_due(first, step, cfg.save_steps) and step < total:
-            save_checkpoint(stage, TrainerState(step), policy, optimizer, cfg.save_total_limit)
+            save_checkpoint(stage, TrainerState(step), policy, optimizers, cfg.save_total_limit)
 
     # The weights that are measured are those that are saved, rounded as they are on disk.
     saved = saved_dtype(cfg.save_dtype, policy)

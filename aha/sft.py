@@ -31,7 +31,7 @@ from aha.rundir import StageDir, atomic_folder
 from aha.tokenizer import build_tokenizer
 from aha.training import (
     TrainerState,
-    build_optimizer,
+    build_optimizers,
     indices_of_step,
     learning_rate,
     make_deterministic,
@@ -59,8 +59,8 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, float]:
     if not rows:
         raise UserError(f"{cfg.name}: no row has anything to learn within max_length {cfg.max_length}")
     total = cfg.max_steps if cfg.max_steps > 0 else math.ceil(len(rows) * cfg.num_train_epochs / cfg.sequences_per_step)
-    optimizer = build_optimizer(policy.model, cfg)
-    state = resume_training(stage, policy, optimizer)
+    optimizers = build_optimizers(policy.model, cfg)
+    state = resume_training(stage, policy, optimizers)
     metrics: dict[str, float] = {}
 
     policy.model.train()
@@ -77,7 +77,7 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, float]:
             loss.backward()
             loss_sum += loss.item()
         rate = learning_rate(cfg, step, total)
-        grad_norm = update(policy.model, optimizer, rate, cfg.max_grad_norm)
+        grad_norm = update(policy.model, optimizers, rate, cfg.max_grad_norm)
 
         seconds = time.perf_counter() - started
         metrics = {
@@ -91,7 +91,7 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, float]:
         if (step + 1) % cfg.logging_steps == 0 or step + 1 == total:
             log.step(step + 1, metrics)
         if cfg.save_steps and (step + 1) % cfg.save_steps == 0 and step + 1 < total:
-            save_checkpoint(stage, TrainerState(step + 1), policy, optimizer, cfg.save_total_limit)
+            save_checkpoint(stage, TrainerState(step + 1), policy, optimizers, cfg.save_total_limit)
 
     with atomic_folder(stage.model) as folder:
         save_policy(policy, folder, saved_dtype(cfg.save_dtype, policy))

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import AdamW, Muon, Optimizer
 
 from aha.config import TrainingConfig
 from aha.model import Policy, save_policy
@@ -30,14 +30,23 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def build_optimizer(model: torch.nn.Module, cfg: TrainingConfig) -> AdamW:
-    """AdamW; weight decay on matrices only, not on biases and norms."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def build_optimizers(model: torch.nn.Module, cfg: TrainingConfig) -> list[Optimizer]:
+    """AdamW for everything, or Muon for the matrices inside the layers and AdamW for embeddings, head and vectors.
+
+    Weight decay is on matrices only, not on biases and norms. Muon's updates are scaled to AdamW's size, so that both
+    follow the same learning rate (Liu et al. 2025, arXiv 2502.16982, section 2.2).
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    inner = [p for name, p in named if cfg.optim == "muon" and p.ndim == 2 and "embed" not in name and "lm_head" not in name]
+    outer = [p for _, p in named if all(p is not other for other in inner)]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": cfg.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in outer if p.ndim >= 2], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return AdamW(groups, lr=cfg.learning_rate, betas=(cfg.adam_beta1, cfg.adam_beta2), eps=cfg.adam_epsilon)
+    adamw = AdamW(groups, lr=cfg.learning_rate, betas=(cfg.adam_beta1, cfg.adam_beta2), eps=cfg.adam_epsilon)
+    if not inner:
+        return [adamw]
+    return [adamw, Muon(inner, cfg.learning_rate, cfg.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw")]
 
 
 def learning_rate(cfg: TrainingConfig, step: int, total: int) -> float:
@@ -50,13 +59,14 @@ def learning_rate(cfg: TrainingConfig, step: int, total: int) -> float:
     return cfg.learning_rate * shape
 
 
-def update(model: torch.nn.Module, optimizer: AdamW, rate: float, max_grad_norm: float) -> float:
+def update(model: torch.nn.Module, optimizers: list[Optimizer], rate: float, max_grad_norm: float) -> float:
     """Clip, step, clear; returns the norm of the gradient before clipping."""
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return float(norm)
 
 
@@ -67,13 +77,13 @@ class TrainerState:
     step: int  # optimiser steps done
 
 
-def save_checkpoint(stage: StageDir, state: TrainerState, policy: Policy, optimizer: AdamW, keep: int) -> None:
+def save_checkpoint(stage: StageDir, state: TrainerState, policy: Policy, optimizers: list[Optimizer], keep: int) -> None:
     """Write checkpoints/step-NNNNNN, itself a model folder, then drop all but the newest `keep`."""
     names = {parameter: name for name, parameter in policy.model.named_parameters()}
     tensors: dict[str, Tensor] = {}
-    for parameter, values in optimizer.state.items():
-        for key, tensor in values.items():
-            tensors[f"{names[parameter]}.{key}"] = tensor
+    for optimizer in optimizers:
+        for parameter, values in optimizer.state.items():
+            tensors |= {f"{names[parameter]}.{key}": tensor for key, tensor in values.items()}
     with atomic_folder(stage.checkpoint(state.step)) as folder:
         save_policy(policy, folder, torch.float32)
         save_file(tensors, folder / OPTIMIZER_FILE)
@@ -82,17 +92,18 @@ def save_checkpoint(stage: StageDir, state: TrainerState, policy: Policy, optimi
         shutil.rmtree(old)
 
 
-def resume_training(stage: StageDir, policy: Policy, optimizer: AdamW) -> TrainerState:
-    """Load the newest checkpoint into model and optimiser; without one, start at step 0."""
+def resume_training(stage: StageDir, policy: Policy, optimizers: list[Optimizer]) -> TrainerState:
+    """Load the newest checkpoint into model and optimisers; without one, start at step 0."""
     checkpoints = stage.checkpoints()
     if not checkpoints:
         return TrainerState(step=0)
     load_weights(policy.model, checkpoints[-1])
     parameters = dict(policy.model.named_parameters())
+    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for key, tensor in load_file(checkpoints[-1] / OPTIMIZER_FILE).items():
         name, _, kind = key.rpartition(".")
         parameter = parameters[name]
-        optimizer.state[parameter][kind] = tensor if kind == "step" else tensor.to(parameter.device)
+        owner[parameter].state[parameter][kind] = tensor if kind == "step" else tensor.to(parameter.device)
     return TrainerState(**json.loads((checkpoints[-1] / STATE_FILE).read_text()))
 
 

@@ -3,7 +3,16 @@ import torch
 
 from aha.config import SftStage
 from aha.rundir import StageDir
-from aha.training import TrainerState, build_optimizer, indices_of_step, is_due, learning_rate, resume_training, save_checkpoint
+from aha.training import (
+    TrainerState,
+    build_optimizers,
+    indices_of_step,
+    is_due,
+    learning_rate,
+    resume_training,
+    save_checkpoint,
+    update,
+)
 
 
 def config(**changes) -> SftStage:
@@ -46,26 +55,42 @@ def test_every_epoch_visits_every_row_once_in_a_new_order():
 
 
 def test_weight_decay_is_on_matrices_only(policy):
-    decayed, free = build_optimizer(policy.model, config(weight_decay=0.1)).param_groups
+    [adamw] = build_optimizers(policy.model, config(weight_decay=0.1))
+    decayed, free = adamw.param_groups
     assert decayed["weight_decay"] == 0.1
     assert all(parameter.ndim >= 2 for parameter in decayed["params"])
     assert free["weight_decay"] == 0.0
     assert all(parameter.ndim < 2 for parameter in free["params"])
 
 
-def test_a_checkpoint_restores_weights_and_optimiser_and_old_ones_go(policy, make_policy, tmp_path):
-    stage, cfg = StageDir(tmp_path), config()
-    optimizer = build_optimizer(policy.model, cfg)
-    for step in (1, 2, 3):
+def test_muon_takes_the_matrices_inside_the_layers_and_adamw_the_rest(policy):
+    adamw, muon = build_optimizers(policy.model, config(optim="muon"))
+    names = {parameter: name for name, parameter in policy.model.named_parameters()}
+    inner = {names[p] for group in muon.param_groups for p in group["params"]}
+    outer = {names[p] for group in adamw.param_groups for p in group["params"]}
+    assert inner | outer == set(names.values())
+    assert not inner & outer
+    assert "model.layers.0.self_attn.q_proj.weight" in inner
+    assert {"model.embed_tokens.weight", "model.norm.weight", "model.layers.0.input_layernorm.weight"} <= outer
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "muon"])
+def test_a_checkpoint_restores_weights_and_optimisers_and_old_ones_go(optim, policy, make_policy, tmp_path):
+    def train_a_step(policy, optimizers) -> None:
         policy.model(torch.tensor([[5, 6, 7]])).logits.square().mean().backward()
-        optimizer.step()
-        save_checkpoint(stage, TrainerState(step), policy, optimizer, keep=2)
-    assert [path.name for path in stage.checkpoints()] == ["step-000002", "step-000003"]
+        update(policy.model, optimizers, rate=0.1, max_grad_norm=1.0)
+
+    stage, cfg = StageDir(tmp_path), config(optim=optim)
+    optimizers = build_optimizers(policy.model, cfg)
+    for step in (1, 2, 3):
+        train_a_step(policy, optimizers)
+        save_checkpoint(stage, TrainerState(step), policy, optimizers, keep=2)
+    assert [folder.name for folder in stage.checkpoints()] == ["step-000002", "step-000003"]
 
     fresh = make_policy(seed=1)
-    resumed = build_optimizer(fresh.model, cfg)
+    resumed = build_optimizers(fresh.model, cfg)
     assert resume_training(stage, fresh, resumed).step == 3
-    for mine, theirs in zip(fresh.model.parameters(), policy.model.parameters(), strict=True):
-        assert torch.equal(mine, theirs)
-        for key, value in optimizer.state[theirs].items():
-            assert torch.equal(resumed.state[mine][key], value)
+    for one, other in ((policy, optimizers), (fresh, resumed)):
+        train_a_step(one, other)  # shows what the optimisers remember
+    for ours, theirs in zip(fresh.model.parameters(), policy.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
