@@ -389,7 +389,5 @@ def _attention(model: PreTrainedModel) -> Iterator[None]:
 
 def _copy_of(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """A copy with parameters in `dtype`; buffers, such as the frequencies of rotary embeddings, stay as they are."""
-    twin = copy.deepcopy(model).requires_grad_(False).eval()
-    for parameter in twin.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return twin
+    cast = {id(p): torch.nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, cast).eval()  # takes the cast parameters for copies already made
