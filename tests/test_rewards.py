@@ -288,6 +288,18 @@ def test_functions_written_for_trl_are_rewards(user_module):
     assert call("users_own:keywords_only", "abc", level=5) == 5
 
 
+def test_coroutine_functions_are_rewards_as_in_trl(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "waiting.py").write_text("""
+import asyncio
+async def reward(prompts, completions, **_):
+    await asyncio.sleep(0)
+    return [float(len(c)) for c in completions]
+""")
+    [reward] = load_rewards([RewardConfig(name="waiting:reward")])
+    assert score(reward, ["p"], ["abc"], [[1]], [{}], TAGS) == [3.0]
+
+
 def test_weights_and_names_are_kept():
     loaded = load_rewards([RewardConfig(name="format", weight=0.1), RewardConfig(name="countdown")])
     assert [(reward.name, reward.weight) for reward in loaded] == [("format", 0.1), ("countdown", 1.0)]

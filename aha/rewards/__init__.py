@@ -1,5 +1,6 @@
 """Rewards by name, from the recipe to the scores of a batch. Nothing here imports torch."""
 
+import asyncio
 import importlib
 import inspect
 import math
@@ -106,6 +107,8 @@ def score(
             raise UserError(f"reward {reward.name} wants column {name!r}; the data has {', '.join(sorted(names)) or 'none'}")
     try:
         scores = function(**arguments)
+        if inspect.iscoroutine(scores):  # TRL takes `async def` rewards too
+            scores = asyncio.run(scores)
     except (TypeError, ValueError) as error:
         if isinstance(error, TypeError) and "required positional argument" not in str(error):
             raise  # a fault of the function, which its traceback shows best
