@@ -60,7 +60,10 @@ def learning_rate(cfg: TrainingConfig, step: int, total: int) -> float:
 
 
 def update(model: torch.nn.Module, optimizers: list[Optimizer], rate: float, max_grad_norm: float) -> float:
-    """Clip, step, clear; returns the norm of the gradient before clipping."""
+    """Clip, step, clear; returns the norm of the gradient before clipping.
+
+    Where no row had a signal there is no gradient: nothing moves then, not even by momentum or weight decay.
+    """
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
     for optimizer in optimizers:
         for group in optimizer.param_groups:

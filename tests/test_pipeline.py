@@ -21,7 +21,7 @@ RECIPE = """
 name: toy
 defaults:
   model: {model}
-  dtype: float32
+  dtype: {dtype}
   max_completion_length: 12
   max_num_seqs: 6
   eval: {{data: [{{source: countdown, split: test, limit: 6}}]}}
@@ -39,12 +39,14 @@ stages:
     learning_rate: 1.0e-3
     save_steps: 2
     save_rollouts_steps: 2
+    eval: {{eval_steps: 2}}
   - name: more
     kind: sft
     model: "${{zero.model}}"
     data: {{source: writers, limit: 16}}
     max_steps: {max_steps}
     per_device_train_batch_size: 4
+    optim: {optim}
     learning_rate: 1.0e-3
     save_steps: 2
   - {{name: after, kind: eval, model: "${{more.model}}"}}
@@ -68,8 +70,9 @@ def toy(model_folder, tmp_path, monkeypatch) -> Path:
     sys.modules.pop("toy_rewards", None)
 
 
-def write_recipe(folder: Path, model: Path, max_steps: int = 4, beta: float = 0.0) -> None:
-    (folder / "toy.yaml").write_text(RECIPE.format(model=model, max_steps=max_steps, beta=beta))
+def write_recipe(folder: Path, model: Path, **changes: object) -> None:
+    values = {"max_steps": 4, "beta": 0.0, "dtype": "float32", "optim": "adamw_torch", **changes}
+    (folder / "toy.yaml").write_text(RECIPE.format(model=model, **values))
 
 
 def run(folder: Path, out: str = "run", redo_from: str | None = None, overrides: list[str] | None = None) -> str:
@@ -177,9 +180,11 @@ def test_a_changed_input_is_refused(toy, model_folder):
         run(toy)
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.04])
-def test_a_killed_run_resumes_to_the_same_bits(toy, model_folder, beta):
-    write_recipe(toy, model_folder, max_steps=6, beta=beta)
+@pytest.mark.parametrize(
+    "settings", [{"beta": 0.04}, {"dtype": "bfloat16", "optim": "muon"}], ids=["float32 with reference", "bfloat16 with Muon"]
+)
+def test_a_killed_run_resumes_to_the_same_bits(toy, model_folder, settings):
+    write_recipe(toy, model_folder, max_steps=6, **settings)
     unbroken = aha(toy, "unbroken")
     assert unbroken.wait(timeout=600) == 0, (toy / "unbroken.log").read_text()
 

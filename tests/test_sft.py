@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -82,3 +83,13 @@ def test_scratch_builds_tokenizer_and_model_of_the_sizes_asked_for(tmp_path):
     assert policy.prompt.think == "thinking"
     assert len(policy.tokenizer("<thinking>").input_ids) == 1
     assert json.loads((tmp_path / "s" / "model" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_model_from_scratch_resumes_to_the_same_bits(tmp_path):
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    cfg = config(init="scratch", architecture={**sizes, "num_key_value_heads": 1}, save_steps=2, optim="muon")
+    run(cfg, tmp_path / "unbroken")
+    shutil.copytree(tmp_path / "unbroken" / "checkpoints" / "step-000002", tmp_path / "cut" / "checkpoints" / "step-000002")
+    run(cfg, tmp_path / "cut")
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "cut" / "model" / name).read_bytes() == (tmp_path / "unbroken" / "model" / name).read_bytes()

@@ -94,3 +94,13 @@ def test_a_checkpoint_restores_weights_and_optimisers_and_old_ones_go(optim, pol
         train_a_step(one, other)  # shows what the optimisers remember
     for ours, theirs in zip(fresh.model.parameters(), policy.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "muon"])
+def test_without_a_gradient_nothing_moves(optim, policy):
+    optimizers = build_optimizers(policy.model, config(optim=optim, weight_decay=0.1))
+    policy.model(torch.tensor([[5, 6, 7]])).logits.square().mean().backward()
+    update(policy.model, optimizers, rate=0.1, max_grad_norm=1.0)  # from here on there is momentum
+    before = [parameter.clone() for parameter in policy.model.parameters()]
+    assert update(policy.model, optimizers, rate=0.1, max_grad_norm=1.0) == 0.0
+    assert all(torch.equal(old, new) for old, new in zip(before, policy.model.parameters(), strict=True))
