@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
 from aha.config import PromptConfig, validate
 from aha.types import UserError
 
@@ -28,7 +30,8 @@ def render(question: str, cfg: PromptConfig, tokenizer: Any) -> str:
     """The text that the model continues, ending with the prefilled start of the assistant's turn.
 
     `r1`: the paper's template as plain text, for base models. `r1-chat`: its instruction as the system turn of the
-    tokenizer's chat template. `chat`: the question as user turn. `plain`: the question itself.
+    tokenizer's chat template, or above the question where the template knows no system role. `chat`: the question as
+    user turn. `plain`: the question itself.
     """
     instruction = R1_INSTRUCTION.format(think=cfg.think, answer=cfg.answer)
     if cfg.template == "plain":
@@ -40,7 +43,12 @@ def render(question: str, cfg: PromptConfig, tokenizer: Any) -> str:
     messages.append({"role": "user", "content": question})
     if not tokenizer.chat_template:
         raise UserError(f"prompt.template {cfg.template} needs a chat template, which this tokenizer lacks; use r1 or plain")
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + cfg.prefill
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError:  # Gemma and others have no system role
+        folded = [{"role": "user", "content": f"{system}\n\n{question}" if system else question}]
+        text = tokenizer.apply_chat_template(folded, tokenize=False, add_generation_prompt=True)
+    return str(text) + cfg.prefill
 
 
 def encode_prompts(texts: list[str], cfg: PromptConfig, tokenizer: Any) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +21,7 @@ from aha.config import BUNDLED_MODEL, ArchitectureConfig, PromptConfig, StageCon
 from aha.types import UserError
 
 CHUNK_ELEMENTS = 2**24  # logits that exist at once while scoring: 64 MB in float32
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")  # of Qwen, Llama, Gemma
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Loading reports every missing key and slow path on stderr; what matters is raised as an error anyway.
@@ -135,7 +136,7 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     vocabulary = tokenizer.get_vocab()
-    ids |= {vocabulary[token] for token in ("<|im_end|>", "<|eot_id|>", "<|endoftext|>") if token in vocabulary}
+    ids |= {vocabulary[token] for token in TURN_ENDS if token in vocabulary}
     return frozenset(i for i in ids if i is not None)
 
 
@@ -218,24 +219,49 @@ def token_logps(model: PreTrainedModel, batch: Batch, temperature: float, dtype:
     Logits are computed at the scored positions only, in chunks that are recomputed in the backward pass, so the
     (tokens x vocabulary) matrix never exists whole.
     """
+    return _score_tokens(model, batch, temperature, dtype, _logps)[0]
+
+
+def token_logps_and_entropies(
+    model: PreTrainedModel, batch: Batch, temperature: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`token_logps`, and the entropy in nats of the distribution that each scored token was drawn from: (B, T) each."""
+    logp_BT, entropy_BT = _score_tokens(model, batch, temperature, dtype, _logps_and_entropies)
+    return logp_BT, entropy_BT
+
+
+def _score_tokens(
+    model: PreTrainedModel, batch: Batch, temperature: float, dtype: torch.dtype, score: Callable[..., tuple[Tensor, ...]]
+) -> list[Tensor]:
+    """`score` of every scored token's logits and id, spread over (B, T)."""
     mask_BT, device = batch.mask_BT, batch.mask_BT.device
+    head, cap = model.get_output_embeddings(), getattr(model.config, "final_logit_softcapping", None)
+
+    def score_chunk(hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, ...]:
+        logits_NV = head(hidden_ND)
+        if cap:
+            logits_NV = cap * torch.tanh(logits_NV / cap)
+        logits_NV = logits_NV.float()
+        return score(logits_NV if temperature == 1 else logits_NV / temperature, targets_N)
+
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         hidden_BTD = model.base_model(batch.input_ids_BT, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD[:, :-1][mask_BT[:, 1:]]
         targets_N = batch.input_ids_BT[mask_BT]
-        head = model.get_output_embeddings()
         size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])
         chunks = list(zip(hidden_ND.split(size), targets_N.split(size), strict=True))
         recompute = torch.is_grad_enabled() and len(chunks) > 1
-        logps = [
-            checkpoint(_score, head, hidden, targets, temperature, use_reentrant=False)
-            if recompute
-            else _score(head, hidden, targets, temperature)
-            for hidden, targets in chunks
+        scores = [
+            checkpoint(score_chunk, *chunk, use_reentrant=False) if recompute else score_chunk(*chunk) for chunk in chunks
         ]
-    return torch.zeros(mask_BT.shape, device=device).masked_scatter(mask_BT, torch.cat(logps))
+    empty_BT = torch.zeros(mask_BT.shape, device=device)
+    return [empty_BT.masked_scatter(mask_BT, torch.cat(parts)) for parts in zip(*scores, strict=True)]
 
 
-def _score(head: torch.nn.Module, hidden_ND: Tensor, targets_N: Tensor, temperature: float) -> Tensor:
-    logits_NV = head(hidden_ND).float()
-    return -F.cross_entropy(logits_NV if temperature == 1 else logits_NV / temperature, targets_N, reduction="none")
+def _logps(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor]:
+    return (-F.cross_entropy(logits_NV, targets_N, reduction="none"),)
+
+
+def _logps_and_entropies(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    logp_NV = logits_NV.log_softmax(dim=-1)
+    return logp_NV.gather(-1, targets_N[:, None])[:, 0], -(logp_NV.exp() * logp_NV).sum(dim=-1)

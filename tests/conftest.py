@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from aha.config import ArchitectureConfig, PromptConfig
 from aha.data.writers import documents
-from aha.model import Policy, new_policy, save_policy
+from aha.model import Policy, new_policy, save_policy, stop_token_ids
 from aha.tokenizer import build_tokenizer
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -40,6 +41,43 @@ def make_policy(tokenizer_folder, tmp_path_factory):
             (folder / file.name).write_bytes(file.read_bytes())
         architecture = ArchitectureConfig(model_type=model_type, **TOY)
         return new_policy(architecture, folder, PromptConfig(prefill="<think>"), seed)
+
+    return make
+
+
+# What a family has beside the common sizes; windows and caps are small, so that they bite at toy length.
+FAMILIES = {
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {"head_dim": 8},
+    "llama": {"tie_word_embeddings": False},
+    "mistral": {"sliding_window": 6, "head_dim": 8},
+    "gemma2": {
+        "sliding_window": 6,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "attn_logit_softcapping": 0.5,
+        "final_logit_softcapping": 1.0,
+    },
+    "gemma3_text": {
+        "sliding_window": 6,
+        "head_dim": 8,
+        "query_pre_attn_scalar": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def make_family(tokenizer_folder):
+    """A function that makes a policy of any class of FAMILIES with random weights, large enough to tell tokens apart."""
+
+    def make(family: str, **changes) -> Policy:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+        settings = {**TOY, **FAMILIES[family], "vocab_size": len(tokenizer), "initializer_range": 0.3, **changes}
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(family, **settings, pad_token_id=0, eos_token_id=0, bos_token_id=None)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        return Policy(model, tokenizer, PromptConfig(), stop_token_ids(model, tokenizer), torch.float32)
 
     return make
 

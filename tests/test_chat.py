@@ -1,6 +1,7 @@
 """Prompts in, thoughts and answer out."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
@@ -162,6 +163,31 @@ def test_plain_templates_need_no_tokenizer(template):
 
 
 # Decoding.
+
+
+def family_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A tokenizer with the chat template of a model family, as TRL ships them."""
+    trl = pytest.importorskip("trl")
+    template = (Path(trl.__file__).parent / "chat_templates" / f"{family}.jinja").read_text()
+    inner = Tokenizer(WordLevel({"<s>": 0}, unk_token="<s>"))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", chat_template=template)
+
+
+@pytest.mark.parametrize(
+    ("family", "start", "end"),
+    [
+        ("qwen2_5", "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2+2?", "<|im_start|>assistant\n<think>"),
+        ("qwen3", "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2+2?", "<|im_start|>assistant\n<think>"),
+        ("llama3", "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.", "assistant<|end_header_id|>\n\n<think>"),
+        ("gemma3", "<s><start_of_turn>user\nBe brief.\n\n2+2?<end_of_turn>", "<start_of_turn>model\n<think>"),
+        ("gemma", "<s><start_of_turn>user\nBe brief.\n\n2+2?<end_of_turn>", "<start_of_turn>model\n<think>"),
+    ],
+)
+def test_system_text_reaches_every_family_also_one_without_a_system_role(family, start, end):
+    cfg = PromptConfig(template="chat", system="Be brief.", prefill="<think>")
+    text = render("2+2?", cfg, family_tokenizer(family))
+    assert text.startswith(start)
+    assert text.endswith(end)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 import pytest
 import torch
+from conftest import FAMILIES
 
 from aha.engine import native
 from aha.engine.native import NativeEngine, Sampling, draw, uniform
-from aha.types import Sample
+from aha.model import collate, token_logps
+from aha.types import Sample, UserError
 
 PROMPTS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17, 18], [44, 33]]
-FAMILIES = ["qwen2", "llama", "qwen3"]
+LONG = [list(range(5, 16)), *PROMPTS]  # with a prompt longer than the windows of the toy families
 
 
 def reference_logps(model, prompt: list[int], sample: Sample, temperature: float = 1.0) -> torch.Tensor:
@@ -27,23 +29,51 @@ def engine_of(policy, max_num_seqs: int = 64, stop_ids: frozenset[int] = frozens
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_greedy_tokens_equal_those_of_model_forward(make_policy, family):
-    policy = make_policy(family)
-    groups = engine_of(policy).generate(PROMPTS, 1, Sampling("s", 12, temperature=0))
-    for prompt, [sample] in zip(PROMPTS, groups, strict=True):
+def test_greedy_tokens_equal_those_of_model_forward(make_family, family):
+    policy = make_family(family)
+    groups = engine_of(policy).generate(LONG, 1, Sampling("s", 12, temperature=0))
+    for prompt, [sample] in zip(LONG, groups, strict=True):
         assert sample.token_ids == greedy_by_forward(policy.model, prompt, 12)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_logps_equal_those_of_model_forward(make_policy, family, temperature):
-    policy = make_policy(family)
-    groups = engine_of(policy, max_num_seqs=5).generate(PROMPTS, 3, Sampling("s", 20, temperature))
-    for prompt, group in zip(PROMPTS, groups, strict=True):
+def test_logps_equal_those_of_model_forward(make_family, family, temperature):
+    policy = make_family(family)
+    groups = engine_of(policy, max_num_seqs=5).generate(LONG, 3, Sampling("s", 20, temperature))
+    for prompt, group in zip(LONG, groups, strict=True):
         for sample in group:
             expected = reference_logps(policy.model, prompt, sample, temperature)
             torch.testing.assert_close(torch.tensor(sample.logps), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("family", FAMILIES)
+@torch.no_grad()
+def test_the_trainer_scores_tokens_as_the_engine_drew_them(make_family, family, temperature):
+    policy = make_family(family)
+    groups = engine_of(policy).generate(LONG, 2, Sampling("s", 12, temperature))
+    rows = [(prompt, sample.token_ids) for prompt, group in zip(LONG, groups, strict=True) for sample in group]
+    batch = collate(rows, 0, policy.device)
+    logp_BT = token_logps(policy.model, batch, temperature, torch.float32)
+    drawn = torch.tensor([logp for group in groups for sample in group for logp in sample.logps])
+    torch.testing.assert_close(logp_BT[batch.mask_BT], drawn, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3_text"])
+def test_the_toy_windows_bite(make_family, family):
+    """Else the tests above would not see an engine that ignores them."""
+    short, long = (make_family(family, sliding_window=window) for window in (6, 64))
+    [[one], *_], [[other], *_] = (engine_of(policy).generate(LONG, 1, Sampling("s", 12)) for policy in (short, long))
+    assert max(abs(a - b) for a, b in zip(one.logps, other.logps, strict=True)) > 0.01
+
+
+def test_attention_of_another_kind_is_refused(make_family):
+    policy = make_family("qwen2")
+    policy.model.config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(UserError, match="knows full and sliding attention; this model has chunked_attention"):
+        engine_of(policy)
 
 
 @pytest.mark.parametrize("max_num_seqs", [1, 3, 7, 12])

@@ -1,11 +1,16 @@
+import json
+import shutil
+
 import pytest
 import torch
+from conftest import FAMILIES
 from safetensors import safe_open
 
 from aha import model as model_module
-from aha.config import EvalStage
+from aha.config import DataConfig, EvalStage
 from aha.engine.native import NativeEngine
 from aha.model import align, collate, load_policy, microbatches, round_parameters, save_policy, stop_token_ids, token_logps
+from aha.rollout import load_prompts
 from aha.types import UserError
 
 ROWS = [([5, 6], [7]), ([5], [8, 9]), ([4, 4, 4], [5, 6, 7, 8])]
@@ -38,9 +43,9 @@ def test_a_sequence_longer_than_the_budget_stands_alone():
     assert microbatches([50, 60], max_tokens=10) == [[1], [0]]
 
 
-@pytest.mark.parametrize("family", ["qwen2", "llama", "qwen3"])
-def test_token_logps_equal_those_of_each_sequence_alone(make_policy, family):
-    model = make_policy(family).model
+@pytest.mark.parametrize("family", FAMILIES)
+def test_token_logps_equal_those_of_each_sequence_alone(make_family, family):
+    model = make_family(family).model
     logp_BT = token_logps(model, collate(ROWS, 0, model.device), temperature=0.7, dtype=torch.float32)
     for (context, scored), logp_T in zip(ROWS, logp_BT, strict=True):
         logits = model(torch.tensor([context + scored])).logits[0] / 0.7
@@ -90,6 +95,30 @@ def test_a_tied_head_is_saved_once(policy, tmp_path, dtype):
         assert file.get_tensor("model.embed_tokens.weight").dtype == dtype
     loaded = load_policy(stage(tmp_path), torch.device("cpu")).model
     assert loaded.lm_head.weight.data_ptr() == loaded.model.embed_tokens.weight.data_ptr()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_saved_and_loaded_with_its_head_tied_or_not(make_family, tmp_path, family):
+    policy = make_family(family)
+    save_policy(policy, tmp_path, torch.float32)
+    loaded = load_policy(stage(tmp_path), torch.device("cpu"))
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(loaded.model(ids).logits, policy.model(ids).logits)
+    is_tied = loaded.model.lm_head.weight.data_ptr() == loaded.model.get_input_embeddings().weight.data_ptr()
+    assert is_tied == policy.model.config.tie_word_embeddings
+
+
+def test_a_tokenizer_that_pads_on_the_left_or_not_at_all_changes_nothing(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "left")
+    path = tmp_path / "left" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**{k: v for k, v in settings.items() if k != "pad_token"}, "padding_side": "left"}))
+    before, left = (load_policy(stage(folder), torch.device("cpu")) for folder in (model_folder, tmp_path / "left"))
+    assert left.tokenizer.padding_side == "left"
+    assert left.tokenizer.pad_token == left.tokenizer.eos_token
+    data = [DataConfig(source="countdown", limit=4)]
+    one, other = (load_prompts(data, policy)[0] for policy in (before, left))
+    assert one == other
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/model", "a/b/c"])

@@ -25,6 +25,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from aha.types import Sample, UserError
 
 ATTENTION = "aha_rows"
+KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 MASS = 2**50  # the whole number that stands for probability 1
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio as int64: the step of splitmix64
 
@@ -56,9 +57,9 @@ class NativeEngine:
     """Decodes with `model`. Where `dtype` is not that of the weights, with a copy that `refresh` brings up to date."""
 
     def __init__(self, model: PreTrainedModel, stop_ids: frozenset[int], dtype: torch.dtype, max_num_seqs: int = 256):
-        kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"}:
-            raise UserError(f"the native engine knows full attention only, and this model has {', '.join(sorted(kinds))}")
+        unknown = set(getattr(model.config.get_text_config(), "layer_types", None) or []) - KNOWN_LAYERS
+        if unknown:
+            raise UserError(f"the native engine knows full and sliding attention; this model has {', '.join(sorted(unknown))}")
         self.trained = model
         self.stop_ids = torch.tensor(sorted(stop_ids), device=model.device)
         self.max_num_seqs = max_num_seqs
@@ -352,25 +353,39 @@ def row_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a prefill (causal, no mask) or of single tokens over their rows (boolean mask of what is visible).
 
-    query (B, heads, T, D), key and value (B, key-value heads, W, D); returns (B, T, heads, D).
+    query (B, heads, T, D), key and value (B, key-value heads, W, D); returns (B, T, heads, D). With `sliding_window`
+    a token sees the last so many positions only, its own included; `softcap` bounds the scores (Gemma 2).
     """
-    for name in ("sliding_window", "softcap", "s_aux"):
-        if kwargs.get(name) is not None:
-            raise UserError(f"the native engine does not know attention with {name}")
-    batch, heads, _, size = query.shape
+    if kwargs.get("s_aux") is not None:
+        raise UserError("the native engine does not know attention with s_aux")
+    batch, heads, time, size = query.shape
     groups = heads // key.shape[1]
     if attention_mask is None:
-        out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=groups > 1)
-        return out.transpose(1, 2), None
-    # One query token: the query heads that share a key-value head take the place of the time dimension.
-    packed = query.reshape(batch, key.shape[1], groups, size)
+        if softcap is None and (sliding_window is None or time <= sliding_window):
+            out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=groups > 1)
+            return out.transpose(1, 2), None
+        position_T1 = torch.arange(time, device=query.device)[:, None]
+        visible = position_T1 >= position_T1.T
+    else:
+        position_T1 = attention_mask.sum(dim=-1, keepdim=True) - 1  # (B, 1, 1, 1): what is visible starts at 0
+        visible = attention_mask
+    if sliding_window is not None:
+        visible = visible & (torch.arange(key.shape[2], device=query.device) > position_T1 - sliding_window)
+    # The query heads that share a key-value head stand one after the other in the time dimension.
+    packed = query.reshape(batch, key.shape[1], groups * time, size)
     scores = (packed @ key.transpose(2, 3)).float() * scaling
-    weights = scores.masked_fill(~attention_mask, float("-inf")).softmax(dim=-1).to(value.dtype)
-    return (weights @ value).reshape(batch, 1, heads, size), None
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if time > 1:
+        visible = visible.repeat(groups, 1)
+    weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1).to(value.dtype)
+    return (weights @ value).reshape(batch, heads, time, size).transpose(1, 2), None
 
 
 AttentionInterface.register(ATTENTION, row_attention)
