@@ -114,7 +114,7 @@ class _Decoder:
         device, total = self.model.device, n * len(prompt_ids)
         width = max(len(ids) for ids in prompt_ids) + sampling.max_tokens
         # One row more than can decode: the spare one keeps the prompt of a group that is only partly admitted.
-        self.cache = RowCache(self.model.config.get_text_config(), self.capacity + 1, width, self.model.dtype, device)
+        self.cache = RowCache(self.model.config.get_text_config(), self.capacity + 1, width)
         self.spare = self.capacity
         self.spare_prompt = -1
         self.active: list[Slot] = []
@@ -285,11 +285,8 @@ def uniform(key_B: Tensor, counter_B: Tensor) -> Tensor:
 class RowCache(Cache):
     """Keys and values of rows that stand at different positions."""
 
-    def __init__(self, config: Any, num_rows: int, width: int, dtype: torch.dtype, device: torch.device):
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (num_rows, heads, width, head_dim)
-        super().__init__(layers=[RowLayer(self, shape, dtype, device) for _ in range(config.num_hidden_layers)])
+    def __init__(self, config: Any, num_rows: int, width: int):
+        super().__init__(layers=[RowLayer(self, num_rows, width) for _ in range(config.num_hidden_layers)])
         self.rows = self.sources = self.position_B = torch.empty(0)
         self.width = 0
         self.is_prefill = False
@@ -303,27 +300,29 @@ class RowCache(Cache):
         self.is_prefill, self.position_B, self.width = False, position_B, width
 
     def copy_rows(self, sources: list[int], targets: list[int], width: int) -> None:
-        for layer in self.layers:
+        for layer in self.layers if width else ():
             for tensor in (layer.keys, layer.values):
                 tensor[targets, :, :width] = tensor[sources, :, :width]
 
 
 class RowLayer(CacheLayerMixin):
-    """One layer of a RowCache; tensors of shape (rows, key-value heads, width, head size)."""
+    """One layer of a RowCache; keys and values of shape (rows, key-value heads, width, head size), made at first use."""
 
     is_sliding = False
 
-    def __init__(self, cache: RowCache, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device):
+    def __init__(self, cache: RowCache, num_rows: int, width: int):
         super().__init__()
-        self.cache = cache
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.is_initialized = True
+        self.cache, self.num_rows, self.max_width = cache, num_rows, width
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing is left to do: the tensors are made with the layer."""
+        def make(states: Tensor) -> Tensor:
+            return states.new_zeros((self.num_rows, states.shape[1], self.max_width, states.shape[3]))
+
+        self.keys, self.values, self.is_initialized = make(key_states), make(value_states), True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
         cache = self.cache
         if cache.is_prefill:
             width = key_states.shape[2]
@@ -343,7 +342,7 @@ class RowLayer(CacheLayerMixin):
         return self.cache.width
 
     def get_max_length(self) -> int:
-        return self.keys.shape[2]
+        return self.max_width
 
 
 def row_attention(
@@ -385,7 +384,7 @@ def row_attention(
     if time > 1:
         visible = visible.repeat(groups, 1)
     weights = scores.masked_fill(~visible, float("-inf")).softmax(dim=-1).to(value.dtype)
-    return (weights @ value).reshape(batch, heads, time, size).transpose(1, 2), None
+    return (weights @ value).reshape(batch, heads, time, value.shape[3]).transpose(1, 2), None
 
 
 AttentionInterface.register(ATTENTION, row_attention)
