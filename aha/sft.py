@@ -13,7 +13,7 @@ from pathlib import Path
 
 from aha.chat import encode_prompts, render
 from aha.config import PromptConfig, SftStage
-from aha.data.sources import load_texts
+from aha.data.mixture import load_text_mixture
 from aha.log import StageLog
 from aha.model import (
     Policy,
@@ -51,10 +51,10 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, float]:
     make_deterministic()
     device = default_device()
     dtype = compute_dtype(cfg.dtype, device)
-    texts = load_texts(cfg.data)
+    texts = load_text_mixture(cfg.data, cfg.seed)
     policy = _from_scratch(cfg, texts) if cfg.init == "scratch" else load_policy(cfg, device)
     if cfg.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable()
+        policy.model.activation_checkpointing_enable()
     rows = encode(texts, policy, cfg)
     if not rows:
         raise UserError(f"{cfg.name}: no row has anything to learn within max_length {cfg.max_length}")
@@ -103,7 +103,9 @@ def encode(texts: list[dict[str, str]], policy: Policy, cfg: SftStage) -> list[R
     tokenizer = policy.tokenizer
     rendered = [render(text["prompt"], policy.prompt, tokenizer) for text in texts]
     contexts = encode_prompts(rendered, policy.prompt, tokenizer)
-    completions = tokenizer([text["completion"] for text in texts], add_special_tokens=False).input_ids
+    # A completion that begins as the prefilled turn does would hold that beginning twice.
+    learned_texts = [text["completion"].removeprefix(policy.prompt.prefill) for text in texts]
+    completions = tokenizer(learned_texts, add_special_tokens=False).input_ids
     rows = []
     for context, completion in zip(contexts, completions, strict=True):
         learned = [*completion, tokenizer.eos_token_id]

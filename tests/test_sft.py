@@ -33,6 +33,11 @@ def test_only_the_completion_is_learned(policy):
     assert policy.tokenizer.decode(context).endswith("User: What is 1+1? Assistant: <think>")
 
 
+def test_what_the_prompt_prefills_is_not_learned_twice(policy):
+    with_tag = [{**text, "completion": "<think>" + text["completion"]} for text in TEXTS]
+    assert sft.encode(with_tag, policy, config()) == sft.encode(TEXTS, policy, config())
+
+
 def test_without_completion_only_loss_all_but_the_first_token_is_learned(policy):
     [(context, learned), _] = sft.encode(TEXTS, policy, config(completion_only_loss=False))
     assert len(context) == 1

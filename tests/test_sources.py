@@ -1,36 +1,41 @@
-"""Data sources: every kind of file, the presets on real rows, and the one line that every mistake gets."""
+"""Data sources: every kind of file, slices, divisions and orders, and the one line that every mistake gets."""
 
 import csv
+import gzip
 import json
-import re
+import sys
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import SHARED
 
 from aha.config import DataConfig
 from aha.data.countdown import split_of
-from aha.data.sources import gsm8k_gold, load_problems, load_texts
+from aha.data.sources import load_problems, load_rows, load_texts
 from aha.types import Problem, UserError
 
 ROWS = [{"question": f"What is {n}+1?", "gold": str(n + 1)} for n in range(1, 21)]
-COUNTDOWN, GSM8K = SHARED / "countdown", SHARED / "gsm8k"
+SUFFIXES = [f"{suffix}{gz}" for suffix in (".jsonl", ".json", ".csv", ".tsv", ".parquet") for gz in ("", ".gz")]
 
 
 def write(path: Path, rows: list[dict]) -> Path:
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    elif path.suffix == ".csv":
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+    suffix = path.name.removeprefix(path.name.split(".")[0]).removesuffix(".gz")
+    plain = path.with_name(path.name.removesuffix(".gz"))
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), plain)
+    elif suffix in (".csv", ".tsv"):
+        with plain.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if suffix == ".csv" else "\t")
             writer.writeheader()
             writer.writerows(rows)
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows, indent=1))
+    elif suffix == ".json":
+        plain.write_text(json.dumps(rows, indent=1))
     else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        plain.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if path != plain:
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
     return path
 
 
@@ -41,7 +46,7 @@ def load(source: Path | str, **values) -> list[Problem]:
 # Files and folders.
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_of_every_kind_gives_the_same_problems(tmp_path, suffix):
     problems = load(write(tmp_path / f"sums{suffix}", ROWS))
     assert len(problems) == 20
@@ -49,7 +54,7 @@ def test_a_file_of_every_kind_gives_the_same_problems(tmp_path, suffix):
     assert len({problem.id for problem in problems}) == 20
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_folder_is_read_by_split(tmp_path, suffix):
     write(tmp_path / f"test{suffix}", ROWS[:3])
     write(tmp_path / f"train-00000-of-00002{suffix}", ROWS[3:5])
@@ -58,6 +63,19 @@ def test_a_folder_is_read_by_split(tmp_path, suffix):
     (tmp_path / "README.md").write_text("train")
     assert [p.columns["gold"] for p in load(tmp_path, split="train")] == ["5", "6", "7", "8", "9"]
     assert len(load(tmp_path, split="test")) == 3
+
+
+def test_a_folder_is_read_by_the_end_of_names_where_none_begins_with_the_split(tmp_path):
+    write(tmp_path / "sums_en.tsv", ROWS[:2])
+    write(tmp_path / "sums_de.tsv", ROWS[2:5])
+    assert len(load(tmp_path, split="de")) == 3
+    write(tmp_path / "de.tsv", ROWS[5:6])
+    assert len(load(tmp_path, split="de")) == 1
+
+
+def test_quotation_marks_in_tab_separated_values_are_text(tmp_path):
+    (tmp_path / "t.tsv").write_text('question\tgold\n"Two" plus 2?\t4\n')
+    assert load(tmp_path / "t.tsv")[0].question == '"Two" plus 2?'
 
 
 def test_a_line_separator_inside_a_text_does_not_end_a_row(tmp_path):
@@ -70,6 +88,21 @@ def test_texts_are_prompt_and_completion(tmp_path):
     path = write(tmp_path / "t.jsonl", [{"q": "1+1?", "a": "2", "more": 3}])
     cfg = DataConfig(source=str(path), columns={"prompt": "q", "completion": "a"})
     assert load_texts(cfg) == [{"prompt": "1+1?", "completion": "2"}]
+
+
+def test_a_text_may_be_made_by_templates(tmp_path):
+    path = write(tmp_path / "t.jsonl", [{"q": "1+1?", "why": "one more", "a": "2"}])
+    cfg = DataConfig(source=str(path), question="Compute {q}", completion="<think>{why}</think> {a}")
+    assert load_texts(cfg) == [{"prompt": "Compute 1+1?", "completion": "<think>one more</think> 2"}]
+
+
+def test_rows_keep_their_columns_and_must_have_the_required_ones(tmp_path):
+    path = write(tmp_path / "pairs.jsonl", [{"q": "1+1?", "chosen": "2", "rejected": "3", "more": 1}])
+    cfg = DataConfig(source=str(path), columns={"prompt": "q"})
+    [row] = load_rows(cfg, "prompt", "chosen", "rejected")
+    assert row == {"prompt": "1+1?", "q": "1+1?", "chosen": "2", "rejected": "3", "more": 1}
+    with pytest.raises(UserError, match=r"pairs\.jsonl: row 1: no column 'label'"):
+        load_rows(cfg, "label")
 
 
 # Columns and templates.
@@ -124,6 +157,10 @@ def test_a_row_of_csv_with_too_many_fields_is_named(tmp_path):
         ("train", 4, 0, 4),
         ("train[-10:]", 4, 10, 4),
         ("train[15:100]", 50, 15, 5),
+        ("train[:10%]", None, 0, 2),
+        ("train[50%:]", None, 10, 10),
+        ("train[-5%:]", None, 19, 1),
+        ("train[2:50%]", 3, 2, 3),
     ],
 )
 def test_a_slice_keeps_its_rows_and_the_limit_the_first_of_them(tmp_path, split, limit, first, count):
@@ -131,10 +168,69 @@ def test_a_slice_keeps_its_rows_and_the_limit_the_first_of_them(tmp_path, split,
     assert [p.question for p in problems] == [row["question"] for row in ROWS[first : first + count]]
 
 
-@pytest.mark.parametrize("split", ["train[5]", "train[a:b]", "train[1:2", "train[1:2:3]", "[[", "train[:]x"])
+@pytest.mark.parametrize("split", ["train[5]", "train[a:b]", "train[%:]", "train[1:2", "train[1:2:3]", "[[", "train[:]x"])
 def test_a_split_that_is_no_slice_is_told(tmp_path, split):
     with pytest.raises(UserError, match=r"split .* is neither a name nor a name with a slice such as train\[-1024:\]"):
         load(write(tmp_path / "train.jsonl", ROWS), split=split)
+
+
+def test_a_limit_reads_no_further_than_it_needs(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"question": "q"}\n{"question": "r"}\n{"question": \n')
+    assert (
+        len(load(path, limit=2)) == len(load(path, split="train[:2]")) == len(load(path, split="train[1:]", limit=1)) + 1 == 2
+    )
+    with pytest.raises(UserError, match="row 3: not valid JSON"):
+        load(path)
+
+
+# Orders and divisions.
+
+
+def test_a_shuffle_is_seeded_and_comes_after_the_slice_and_before_the_limit(tmp_path):
+    path = write(tmp_path / "train.jsonl", ROWS)
+    plain, first, second = load(path), load(path, shuffle=True), load(path, shuffle=True, seed=1)
+    assert first == load(path, shuffle=True)
+    orders = [[problem.question for problem in problems] for problems in (plain, first, second)]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
+    assert [p.question for p in load(path, shuffle=True, limit=5)] == orders[1][:5]
+    assert {p.question for p in load(path, split="train[:10]", shuffle=True, limit=10)} == set(orders[0][:10])
+
+
+@pytest.mark.parametrize(("test_size", "count"), [(0.25, 5), (0.01, 1), (0.99, None), (1, 1), (7, 7), (19, 19)])
+def test_train_and_test_of_one_file_are_disjoint_and_all_of_it(tmp_path, test_size, count):
+    path = write(tmp_path / "rows.jsonl", ROWS)
+    if count is None:
+        with pytest.raises(UserError, match=r"test_size 0\.99 leaves nothing of 20 rows to train on"):
+            load(path, test_size=test_size)
+        return
+    train, test = ([p.question for p in load(path, split=split, test_size=test_size)] for split in ("train", "test"))
+    assert len(test) == count
+    assert sorted(train + test) == sorted(row["question"] for row in ROWS)
+
+
+def test_a_division_depends_on_seed_and_content_only(tmp_path):
+    one, other = write(tmp_path / "one.jsonl", ROWS), write(tmp_path / "other.csv", ROWS[::-1])
+    questions = [{p.question for p in load(source, split="test", test_size=5)} for source in (one, other)]
+    assert questions[0] == questions[1]
+    assert questions[0] != {p.question for p in load(one, split="test", test_size=5, seed=1)}
+
+
+def test_equal_rows_are_on_one_side_of_a_division(tmp_path):
+    path = write(tmp_path / "rows.jsonl", ROWS * 3)
+    train, test = ({p.question for p in load(path, split=split, test_size=0.2)} for split in ("train", "test"))
+    assert train
+    assert test
+    assert not train & test
+
+
+def test_a_slice_is_taken_of_a_part_and_the_rest_of_a_folder_is_left_alone(tmp_path):
+    write(tmp_path / "train.jsonl", ROWS[:10])
+    write(tmp_path / "test.jsonl", ROWS[10:])
+    held_out = load(tmp_path, split="test", test_size=4)
+    assert [p.question for p in load(tmp_path, split="test[1:3]", test_size=4)] == [p.question for p in held_out[1:3]]
+    assert {p.question for p in held_out} < {row["question"] for row in ROWS[:10]}
 
 
 # Generators.
@@ -169,44 +265,6 @@ def test_writers_make_texts():
     assert all(row.keys() == {"prompt", "completion"} and all(row.values()) for row in rows)
 
 
-# Presets on real rows.
-
-
-def test_preset_countdown_reads_the_public_data():
-    if not (COUNTDOWN / "train.parquet").exists():
-        pytest.skip(f"{COUNTDOWN} is not here")
-    problems = load(COUNTDOWN, preset="countdown-tasks-3to4", limit=200)
-    assert len(problems) == 200
-    first = problems[0]
-    assert first.columns == {"nums": [44, 19, 35], "target": 98}
-    assert first.question.startswith("Using the numbers [44, 19, 35], create an equation that equals 98.")
-    assert (first.id, first.grader) == ("countdown/0", "countdown")
-    for problem in problems:
-        assert all(type(n) is int for n in [*problem.columns["nums"], problem.columns["target"]])
-
-
-@pytest.mark.parametrize(("split", "count"), [("train", 7473), ("test", 1319)])
-def test_preset_gsm8k_reads_the_public_data_with_numeric_golds(split, count):
-    if not GSM8K.exists():
-        pytest.skip(f"{GSM8K} is not here")
-    problems = load(GSM8K, preset="gsm8k", split=split)
-    assert len(problems) == count
-    assert all(re.fullmatch(r"-?\d+(\.\d+)?", problem.columns["gold"]) for problem in problems)
-    assert all(problem.grader == "accuracy" and problem.columns.keys() == {"gold"} for problem in problems)
-
-
-def test_the_gold_of_gsm8k_stands_after_the_last_mark():
-    assert gsm8k_gold("2*3=<<2*3=6>>6\n#### 1,234") == "1234"
-    assert gsm8k_gold("#### 1\n####  -5 ") == "-5"
-    with pytest.raises(ValueError, match="####"):
-        gsm8k_gold("18")
-
-
-def test_csv_holds_lists_as_text(tmp_path):
-    (tmp_path / "c.csv").write_text('nums,target\n"[44, 19, 35]",98\n')
-    assert load(tmp_path / "c.csv", preset="countdown-tasks-3to4")[0].columns == {"nums": [44, 19, 35], "target": 98}
-
-
 # Mistakes.
 
 
@@ -218,8 +276,15 @@ def test_csv_holds_lists_as_text(tmp_path):
         ("a.csv", "question,gold\n", {}, ["a.csv: no rows"]),
         ("a.jsonl", '{"question": "q"}\n', {"split": "train[5:]"}, ["no rows in split train[5:]"]),
         ("a.parquet", "PAR1", {}, ["a.parquet: cannot be read as parquet"]),
-        ("a.txt", "q", {}, ["cannot read .txt", ".jsonl, .json, .csv, .parquet"]),
+        ("a.txt", "q", {}, ["cannot read .txt", ".jsonl, .json, .csv, .tsv, .parquet, and .gz of them"]),
         ("a", "q", {}, ["cannot read files without ending"]),
+        ("a.jsonl.gz", "q", {}, ["a.jsonl.gz: cannot be read as jsonl: Not a gzipped file"]),
+        ("a.parquet.gz", "q", {}, ["a.parquet.gz: cannot be read as parquet"]),
+        ("a.txt.gz", "q", {}, ["cannot read .txt"]),
+        ("a.jsonl", "{}", {"subset": "en"}, ["a.jsonl: subset and revision are for data sets of the hub"]),
+        ("a.jsonl", "{}", {"split": "dev", "test_size": 1}, ["with test_size there are the splits train and test, not 'dev'"]),
+        ("a.jsonl", "{}", {"test_size": 1, "split": "test"}, ["test_size 1 leaves nothing of 1 rows to train on"]),
+        ("a.jsonl", "{}", {"preset": "hh-rlhf"}, ["preset hh-rlhf has no question; it has prompt, chosen, rejected"]),
         ("a.jsonl", '{"question": "q"}\n\n{"question": \n', {}, ["a.jsonl: row 3: not valid JSON"]),
         ("a.json", '[{"question": "q"},', {}, ["a.json: not valid JSON"]),
         ("a.jsonl", '{"question": "q"}\n["q"]\n', {}, ["a.jsonl: row 2: not a JSON object"]),
@@ -240,7 +305,12 @@ def test_csv_holds_lists_as_text(tmp_path):
         ("a.jsonl", '{"question": 5}\n', {}, ["a.jsonl: row 1: column 'question' holds no text"]),
         ("a.jsonl", '{"question": "  "}\n', {}, ["a.jsonl: row 1: column 'question' holds no text"]),
         ("a.jsonl", '{"a": 1}\n', {"question": "{b}?"}, ["a.jsonl: row 1: the question template wants column 'b'", "a"]),
-        ("a.jsonl", '{"question": "q"}\n', {"preset": "gsm9k"}, ["unknown preset 'gsm9k'", "countdown-tasks-3to4, gsm8k"]),
+        (
+            "a.jsonl",
+            '{"question": "q"}\n',
+            {"preset": "gsm9k"},
+            ["unknown preset 'gsm9k'; did you mean gsm8k? known: countdown"],
+        ),
         ("a.jsonl", '{"question": "q", "answer": "18"}\n', {"preset": "gsm8k"}, ["row 1: column 'gold': no '####'"]),
         (
             "a.jsonl",
@@ -269,8 +339,11 @@ def test_a_file_in_another_encoding_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"source": "nowhere.jsonl"}, "nowhere.jsonl: no such file or folder, and no generator (known: countdown, writers)"),
-        ({"source": "gsm8k"}, "to read a local copy of it, give its path as source and `preset: gsm8k`"),
+        ({"source": "nowhere.jsonl"}, "nowhere.jsonl: no such file or folder, generator, preset or hub id (org/name); gener"),
+        ({"source": "data/nowhere.csv.gz"}, "data/nowhere.csv.gz: no such file or folder"),
+        ({"source": "gsm9k"}, "gsm9k: no such file or folder, generator, preset or hub id (org/name); did you mean gsm8k?"),
+        ({"source": "countdwn"}, "did you mean countdown?"),
+        ({"source": "countdown", "test_size": 0.1}, "countdown: test_size divides files and data sets of the hub"),
         ({"source": "countdown", "split": "dev"}, "countdown has no split 'dev'; known: base, train, cold, test"),
         ({"source": "countdown", "args": {"max_numbr": 3}, "limit": 1}, "countdown: args {'max_numbr': 3} do not fit"),
         ({"source": "countdown", "args": {"min_target": 300}, "limit": 1}, "countdown: args {'min_target': 300} do not fit"),
@@ -306,3 +379,10 @@ def test_a_row_without_text_to_learn_from_is_named(tmp_path, row, words):
     with pytest.raises(UserError) as caught:
         load_texts(DataConfig(source=str(write(tmp_path / "t.jsonl", [row]))))
     assert f"t.jsonl: {words}" in str(caught.value)
+
+
+def test_without_reasoning_gym_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    monkeypatch.setitem(sys.modules, "reasoning_gym.factory", None)
+    with pytest.raises(UserError, match=r"reasoning-gym needs the extra `gym`: pip install 'aha-r1\[gym\]'"):
+        load("reasoning-gym", args={"task": "chain_sum"}, limit=1)

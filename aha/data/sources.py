@@ -1,224 +1,238 @@
-"""Data sources: a name or a path in, problems or texts out.
+"""Data sources: a name, a path or a hub id in, problems or texts out.
 
-Generators make their rows, files and folders are read as JSON lines, CSV or parquet, and a preset knows the columns
-of a public data set. A row that does not fit is an error that names file, row and column.
+Generators make their rows; files, folders and data sets of the hub are read, and a preset knows the columns of a public
+one. Of these rows a source takes its split's slice, shuffled where that is wanted, up to the limit. A row that does not
+fit is an error that names file, row and column.
 """
 
-import csv
+import difflib
+import hashlib
 import json
+import math
+import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
 from aha.config import DataConfig
 from aha.data import countdown, writers
+from aha.data.files import SUFFIXES, read_files, stem_of, suffix_of
+from aha.data.gym import gym_rows
+from aha.data.hub import HUB_ID, hub_rows
+from aha.data.presets import GENERATOR_PRESETS, PRESETS, Preset, preset_named
 from aha.types import Problem, UserError
 
 DEFAULT_GENERATED_ROWS = 4096
-SPLIT_PATTERN = re.compile(r"^(?P<name>[^\[\]]*)(\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?$")
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+SPLIT_PATTERN = re.compile(r"^(?P<name>[^\[\]]*)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?$")
+HELD_OUT_FROM = "train"  # the split that test_size divides
+
+Row = dict[str, Any]
+Rows = Iterator[tuple[str, Row]]  # with each row where it stands, for messages
 
 
-@dataclass(frozen=True)
-class Preset:
-    """How a public data set is read.
-
-    Example: Preset("gsm8k", {"question": "question", "answer": "answer"}, "accuracy") reads GSM8K's own columns.
-    """
-
-    task: str  # prefix of the metrics
-    columns: Mapping[str, str]  # our column: theirs
-    grader: str
-    question: str | None = None  # template with {column}, where no column holds the question itself
-    convert: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)  # our column: what to make of its value
-
-
-def gsm8k_gold(answer: str) -> str:
-    """The number after the last "####" of a GSM8K answer, without thousands separators."""
-    _, mark, gold = answer.rpartition("####")
-    if not mark:
-        raise ValueError("no '####' before the gold answer")
-    return gold.strip().replace(",", "")
-
-
-def number_list(value: Any) -> list[int]:
-    """A list of whole numbers, also from the text of one, as CSV holds it."""
-    numbers = json.loads(value) if isinstance(value, str) else list(value)
-    if not isinstance(numbers, list) or not numbers or not all(isinstance(n, int) for n in numbers):
-        raise ValueError("not a list of whole numbers")
-    return numbers
-
-
-def whole_number(value: Any) -> int:
-    """A whole number, also from its text."""
-    number = int(value)
-    if number != float(value):
-        raise ValueError(f"{value} is not a whole number")
-    return number
-
-
-PRESETS = {
-    "countdown-tasks-3to4": Preset(
-        task="countdown",
-        columns={"nums": "nums", "target": "target"},
-        grader="countdown",
-        question=countdown.QUESTION,
-        convert={"nums": number_list, "target": whole_number},
-    ),
-    "gsm8k": Preset(
-        task="gsm8k", columns={"question": "question", "gold": "answer"}, grader="accuracy", convert={"gold": gsm8k_gold}
-    ),
-}
-
-
-def _countdown_rows(cfg: DataConfig, split: str) -> Iterator[dict[str, Any]]:
+def _countdown_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
     if split not in countdown.SPLITS:
         raise UserError(f"countdown has no split {split!r}; known: {', '.join(countdown.SPLITS)}")
     for nums, target in countdown.problems(split, cfg.seed, **cfg.args):
         yield {"nums": nums, "target": target}
 
 
-def _writer_rows(cfg: DataConfig, split: str) -> Iterator[dict[str, Any]]:
+def _writer_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
     return writers.documents(cfg.seed, **cfg.args)
 
 
+def _gym_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
+    return gym_rows(split, cfg.seed, cfg.args)
+
+
 # Generators of problems take their mapping from a preset; `writers` makes texts to learn from.
-GENERATORS: dict[str, Callable[[DataConfig, str], Iterator[dict[str, Any]]]] = {
+GENERATORS: dict[str, Callable[[DataConfig, str], Iterator[Row]]] = {
     "countdown": _countdown_rows,
     "writers": _writer_rows,
+    "reasoning-gym": _gym_rows,
 }
-GENERATOR_PRESETS = {"countdown": PRESETS["countdown-tasks-3to4"]}
 
 
 def load_problems(cfg: DataConfig) -> list[Problem]:
     """The problems of a source, for rollouts and evaluation. Raises UserError, also where there are none."""
-    preset = _preset(cfg)
-    columns = {**(preset.columns if preset else {}), **cfg.columns}
-    template = cfg.question or (preset.question if preset else None)
+    preset = preset_of(cfg)
     grader = cfg.grader or (preset.grader if preset else "accuracy")
-    task = cfg.task or (preset.task if preset else Path(cfg.source).stem)
-    if template is None:
-        columns.setdefault("question", "question")
+    task = _task(cfg, preset)
     problems: list[Problem] = []
-    for where, row in _rows(cfg):
-        values = dict(row) if preset is None else {}
-        for ours, theirs in columns.items():
-            values[ours] = _convert(preset, ours, _column(row, theirs, where), where)
-        values["question"] = _fill(template, values, where) if template else values["question"]
-        if not isinstance(values["question"], str) or not values["question"].strip():
-            raise UserError(f"{where}: column 'question' holds no text")
+    for where, values in _canonical(cfg, preset, preset.columns if preset else {}, ("question",)):
         question = values.pop("question")
+        if not isinstance(question, str) or not question.strip():
+            raise UserError(f"{where}: column 'question' holds no text")
         problems.append(Problem(f"{task}/{len(problems)}", task, question, values, grader))
     return problems
 
 
 def load_texts(cfg: DataConfig) -> list[dict[str, str]]:
     """Rows of `prompt` and `completion`, for supervised training. Raises UserError, also where there are none."""
+    preset = preset_of(cfg)
+    names = ("prompt", "completion")
     texts = []
-    for where, row in _rows(cfg):
-        pair = {name: _column(row, cfg.columns.get(name, name), where) for name in ("prompt", "completion")}
-        for name, value in pair.items():
-            if not isinstance(value, str):
+    for where, values in _canonical(cfg, preset, preset.texts if preset else {}, names):
+        for name in names:
+            if not isinstance(values[name], str):
                 raise UserError(f"{where}: column {cfg.columns.get(name, name)!r} holds no text")
-        texts.append(pair)
+        texts.append({name: values[name] for name in names})
     return texts
 
 
-def _preset(cfg: DataConfig) -> Preset | None:
-    if cfg.preset is not None and cfg.preset not in PRESETS:
-        raise UserError(f"unknown preset {cfg.preset!r}; known: {', '.join(PRESETS)}")
-    return PRESETS[cfg.preset] if cfg.preset else GENERATOR_PRESETS.get(cfg.source)
+def load_rows(cfg: DataConfig, *required: str) -> list[Row]:
+    """Rows in canonical columns (see presets.py), for what is neither a problem nor a text: preference pairs, code.
+
+    Raises UserError, also where there are none and for a row without one of the columns of `required`.
+    """
+    preset = preset_of(cfg)
+    columns = preset.columns or preset.texts if preset else {}
+    return [values for _, values in _canonical(cfg, preset, columns, required)]
 
 
-def _rows(cfg: DataConfig) -> list[tuple[str, dict[str, Any]]]:
-    """(where, row) pairs of a source: the split's slice, then the limit."""
+def preset_of(cfg: DataConfig) -> Preset | None:
+    """The preset that a source is read with, if any."""
+    if cfg.preset is not None:
+        return preset_named(cfg.preset)
+    return GENERATOR_PRESETS.get(cfg.source) or PRESETS.get(cfg.source)
+
+
+def _task(cfg: DataConfig, preset: Preset | None) -> str:
+    if cfg.task:
+        return cfg.task
+    if preset:
+        return str(cfg.args.get("task", preset.task))  # a generator of many tasks has it among its arguments
+    path = Path(cfg.source)
+    return stem_of(path) if suffix_of(path) in SUFFIXES else path.name
+
+
+def _canonical(cfg: DataConfig, preset: Preset | None, columns: Mapping[str, str], required: Sequence[str]) -> Rows:
+    """Rows in our columns: renamed, converted, templates filled. Without a preset the row's own columns stay too."""
+    given = {"question": cfg.question, "prompt": cfg.question, "completion": cfg.completion}
+    templates = {name: text for name, text in (preset.templates if preset else {}).items() if name not in cfg.columns}
+    templates.update({name: text for name in required if (text := given.get(name))})
+    columns = {**columns, **cfg.columns}
+    for name in required:
+        if preset and name not in {*columns, *templates}:
+            has = ", ".join({**preset.columns, **preset.texts, **templates})
+            raise UserError(f"{cfg.source}: preset {cfg.preset or cfg.source} has no {name}; it has {has}")
+        if name not in templates:
+            columns.setdefault(name, name)
+    split = _split_of(cfg)[0]
+    for where, row in _rows(cfg, preset):
+        values = dict(row) if preset is None else {}
+        for ours, theirs in columns.items():
+            values[ours] = _convert(preset, ours, _column(row, theirs, where), where)
+        values.update({name: _fill(name, template, values, where) for name, template in templates.items()})
+        if preset and preset.languages:
+            values["language"] = split
+        yield where, values
+
+
+def _split_of(cfg: DataConfig) -> tuple[str, str | None, str | None]:
+    """Name, start and stop of a split: ("train", None, "10%") of train[:10%]."""
     match = SPLIT_PATTERN.match(cfg.split)
     if match is None:
         raise UserError(f"split {cfg.split!r} is neither a name nor a name with a slice such as train[-1024:]")
-    start, stop = (int(match[key]) if match[key] else None for key in ("start", "stop"))
-    rows: Iterable[tuple[str, dict[str, Any]]]
+    return match["name"], match["start"], match["stop"]
+
+
+def _rows(cfg: DataConfig, preset: Preset | None) -> list[tuple[str, Row]]:
+    """(where, row) pairs of a source: the split, its slice, shuffled, then the limit."""
+    name, start, stop = _split_of(cfg)
+    needed = _leading_rows(cfg, start, stop)
     if cfg.source in GENERATORS:
-        made = GENERATORS[cfg.source](cfg, match["name"])
-        sliced = start is not None or stop is not None
-        count = DEFAULT_GENERATED_ROWS if sliced or cfg.limit is None else cfg.limit
+        if cfg.test_size is not None:
+            raise UserError(
+                f"{cfg.source}: test_size divides files and data sets of the hub; generators have splits of their own"
+            )
+        made = GENERATORS[cfg.source](cfg, name)
+        count = DEFAULT_GENERATED_ROWS if start or stop or cfg.limit is None else cfg.limit
         rows = [(f"{cfg.source} row {i}", row) for i, row in enumerate(_draw(made, count, cfg))]
     else:
-        rows = [pair for file in _data_files(cfg.source, match["name"]) for pair in _read(file)]
-    rows = rows[start:stop][: cfg.limit]
+        if cfg.test_size is not None and name not in ("train", "test"):
+            raise UserError(f"{cfg.source}: with test_size there are the splits train and test, not {name!r}")
+        read = _read(cfg, preset, name if cfg.test_size is None else HELD_OUT_FROM)
+        if preset and preset.keep:
+            keep = preset.keep
+            read = ((where, row) for where, row in read if keep(row))
+        rows = list(islice(read, needed))
+    if cfg.test_size is not None:
+        rows = _divide(rows, name, cfg)
+    rows = rows[_index(start, len(rows)) : _index(stop, len(rows))]
+    if cfg.shuffle:
+        random.Random(f"shuffle/{cfg.seed}").shuffle(rows)
+    rows = rows[: cfg.limit]
     if not rows:
         raise UserError(f"{cfg.source}: no rows in split {cfg.split}")
     return rows
 
 
-def _draw(rows: Iterator[dict[str, Any]], count: int, cfg: DataConfig) -> list[dict[str, Any]]:
+def _leading_rows(cfg: DataConfig, start: str | None, stop: str | None) -> int | None:
+    """How many rows of a split suffice where the first ones do; None where all must be read."""
+    if cfg.shuffle or cfg.test_size is not None or any(edge and ("-" in edge or "%" in edge) for edge in (start, stop)):
+        return None
+    edges = ([int(stop)] if stop else []) + ([int(start or 0) + cfg.limit] if cfg.limit else [])
+    return min(edges, default=None)
+
+
+def _index(edge: str | None, count: int) -> int | None:
+    """A row number, or the row at a percentage, negative from the end."""
+    if edge is None:
+        return None
+    return round(int(edge[:-1]) / 100 * count) if edge.endswith("%") else int(edge)
+
+
+def _divide(rows: list[tuple[str, Row]], name: str, cfg: DataConfig) -> list[tuple[str, Row]]:
+    """The rows of split `name`, train or test, in their order.
+
+    Rows are ranked by a hash of seed and content and the first test_size are test, so it depends on nothing else
+    which they are, and equal rows are on one side.
+    """
+    size = cfg.test_size or 0
+    count = math.ceil(size * len(rows)) if size < 1 else int(size)
+    if count >= len(rows):
+        raise UserError(f"{cfg.source}: test_size {size:g} leaves nothing of {len(rows)} rows to train on")
+    digests = [
+        hashlib.sha256(f"{cfg.seed}/{json.dumps(row, sort_keys=True, default=str)}".encode()).digest() for _, row in rows
+    ]
+    last = sorted(digests)[count - 1]
+    return [pair for pair, digest in zip(rows, digests, strict=True) if (digest <= last) == (name == "test")]
+
+
+def _draw(rows: Iterator[Row], count: int, cfg: DataConfig) -> list[Row]:
     try:
         return list(islice(rows, count))
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, AssertionError) as error:
         raise UserError(f"{cfg.source}: args {cfg.args} do not fit the generator: {error}") from error
 
 
-def _data_files(source: str, split: str) -> list[Path]:
-    path = Path(source).expanduser()
-    if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise UserError(f"{source}: cannot read {path.suffix or 'files without ending'}; known: {', '.join(SUFFIXES)}")
-        return [path]
-    if not path.is_dir():
-        hint = f"; to read a local copy of it, give its path as source and `preset: {source}`" if source in PRESETS else ""
-        known = ", ".join(GENERATORS)
-        raise UserError(f"{source}: no such file or folder, and no generator (known: {known}){hint}")
-    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-    chosen = [file for file in found if re.match(rf"{re.escape(split)}(\b|_|-)", file.stem)]
-    if not chosen:
-        names = ", ".join(file.name for file in found) or "no data files"
-        raise UserError(f"{source}: no file for split {split!r}; the folder has {names}")
-    return chosen
+def _read(cfg: DataConfig, preset: Preset | None, split: str) -> Rows:
+    """The rows of one split of files or of a data set on the hub."""
+    if preset and preset.languages and split not in preset.languages:
+        raise UserError(f"{cfg.source}: its splits are languages, {', '.join(preset.languages)}, not {split!r}")
+    path = Path(cfg.source).expanduser()
+    if cfg.source not in PRESETS and path.exists():
+        if cfg.subset or cfg.revision:
+            raise UserError(f"{cfg.source}: subset and revision are for data sets of the hub, and this is a path")
+        return read_files(path, split, preset.header if preset else ())
+    subset = cfg.subset
+    if preset and preset.languages:
+        subset, split = split, preset.split or split
+    elif preset and (cfg.source in PRESETS or cfg.source == preset.hub):
+        subset, split = subset or preset.subset, preset.split or split
+    return hub_rows(_hub_id(cfg), subset, split, cfg.revision, cfg.args)
 
 
-def _read(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, row) pairs of one file; rows count from 1."""
-    try:
-        if file.suffix == ".parquet":
-            table = pyarrow.parquet.read_table(file)
-            yield from ((f"{file}: row {i}", row) for i, row in enumerate(table.to_pylist(), 1))
-        elif file.suffix == ".csv":
-            with file.open(newline="", encoding="utf-8") as opened:
-                for i, row in enumerate(csv.DictReader(opened), 1):
-                    if None in row:
-                        raise UserError(f"{file}: row {i}: more fields than the header has columns")
-                    yield f"{file}: row {i}", row
-        else:
-            yield from _read_json(file)
-    except (pyarrow.ArrowException, csv.Error, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{file}: cannot be read as {file.suffix[1:]}: {str(error).splitlines()[0]}") from error
-
-
-def _read_json(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """JSON lines; a file that is one JSON list of rows is read too."""
-    text = file.read_text(encoding="utf-8")
-    if text.lstrip().startswith("["):
-        rows = [(f"{file}: row {i}", row) for i, row in enumerate(_parse(text, str(file)), 1)]
-    else:
-        # Not splitlines: JSON strings may hold line separators other than "\n".
-        lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-        rows = [(f"{file}: row {i}", _parse(line, f"{file}: row {i}")) for i, line in lines]
-    for where, row in rows:
-        if not isinstance(row, dict):
-            raise UserError(f"{where}: not a JSON object")
-        yield where, row
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON: {error}") from error
+def _hub_id(cfg: DataConfig) -> str:
+    hub = PRESETS[cfg.source].hub if cfg.source in PRESETS else None
+    if hub or (HUB_ID.match(cfg.source) and suffix_of(Path(cfg.source)) not in SUFFIXES):
+        return hub or cfg.source
+    close = difflib.get_close_matches(cfg.source, {**GENERATORS, **PRESETS}, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"generators: {', '.join(GENERATORS)}; presets: {', '.join(PRESETS)}"
+    raise UserError(f"{cfg.source}: no such file or folder, generator, preset or hub id (org/name); {hint}")
 
 
 def _column(row: Mapping[str, Any], name: str, where: str) -> Any:
@@ -233,14 +247,14 @@ def _convert(preset: Preset | None, column: str, value: Any, where: str) -> Any:
         return value
     try:
         return convert(value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise UserError(f"{where}: column {column!r}: {error}") from error
 
 
-def _fill(template: str, values: Mapping[str, Any], where: str) -> str:
+def _fill(name: str, template: str, values: Mapping[str, Any], where: str) -> str:
     try:
         return template.format(**values)
     except KeyError as error:
-        raise UserError(f"{where}: the question template wants column {error}; the row has {', '.join(values)}") from error
+        raise UserError(f"{where}: the {name} template wants column {error}; the row has {', '.join(values)}") from error
     except (IndexError, ValueError, AttributeError) as error:
-        raise UserError(f"{where}: the question template is no template ({error}); write {{{{ and }}}} for braces") from error
+        raise UserError(f"{where}: the {name} template is no template ({error}); write {{{{ and }}}} for braces") from error
