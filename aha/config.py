@@ -1,7 +1,8 @@
 """Recipes: what YAML may say, what it means and what it defaults to.
 
 A recipe is a list of stages. Defaults live in the models below and nowhere else; precedence is defaults, then the
-recipe, then `stage.key=value` on the command line. Keys that TRL and transformers have keep their names and meaning.
+recipe, then `stage.key=value` or `defaults.key=value` on the command line. Keys that TRL and transformers have keep their
+names and meaning.
 """
 
 import difflib
@@ -12,12 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aha.types import UserError
 
 BUNDLED_MODEL = "tiny-base"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+RECIPE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"  # a dot in the name of a stage would break stage.key=value
 
 
 class Config(BaseModel):
@@ -43,28 +45,76 @@ class PromptConfig(Config):
 class DataConfig(Config):
     """Where problems or texts come from."""
 
-    source: str = Field(description="a generator (countdown, writers), or the path of a file or folder")
-    preset: str | None = Field(None, description="read the file or folder `source` with this preset's mapping")
+    source: str = Field(
+        description="a generator (countdown, writers, reasoning-gym), a preset (its data set on the hub), a hub id such as "
+        "org/name, or the path of a file or folder; a name wins over a path, so write ./gsm8k for a folder of that name"
+    )
+    preset: str | None = Field(None, description="read `source`, a local copy for instance, with this preset's mapping")
+    subset: str | None = Field(None, description="of a hub id: the name of its configuration; default: the preset's, if any")
+    revision: str | None = Field(None, description="of a hub id: branch, tag or commit")
     split: str = Field(
         "train",
-        description="of a generator, or the file of that name in a folder (a single file has no splits); [a:b] keeps "
-        "those rows, as in train[-1024:]",
+        description="of a generator or hub id, or the file of that name in a folder (a single file has no splits); [a:b] "
+        "keeps those rows, as in train[-1024:] or train[:10%]",
     )
+    test_size: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="divide split train of a file, folder or hub id into train and test: rows of test, below 1 their share. "
+        "Seed and content decide where a row goes, so both stay disjoint as long as they name the same seed and test_size",
+    )
+    shuffle: bool = Field(False, description="shuffle the rows by `seed`, after a slice and before the limit")
     limit: int | None = Field(None, ge=1, description="keep the first so many rows")
-    seed: int = Field(0, description="seed of a generator")
+    seed: int = Field(0, description="seed of a generator, of test_size and of shuffle")
+    weight: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="of a source among several: its rows in a pass, relative to the weights of the others; a pass ends when "
+        "one source is used up, so no row comes twice. Without any weights a pass is all rows of all sources",
+    )
     columns: dict[str, str] = Field({}, description="our column: the file's column, as in {question: problem, gold: answer}")
-    question: str | None = Field(None, description="text of the question with {column} placeholders")
+    question: str | None = Field(None, description="text of the question, or of the prompt for sft, with {column} placeholders")
+    completion: str | None = Field(None, description="text of the completion for sft with {column} placeholders")
     grader: str | None = Field(None, description="the reward whose top score counts as solved")
     task: str | None = Field(None, description="prefix of the metrics; default: the name of the source")
-    args: dict[str, Any] = Field({}, description="arguments of a generator")
+    args: dict[str, Any] = Field(
+        {}, description="arguments of a generator, such as {task: chain_sum} of reasoning-gym; of a hub id data_dir, data_files"
+    )
+
+    @field_validator("test_size")
+    @classmethod
+    def _share_or_rows(cls, value: float | None) -> float | None:
+        if value is not None and value >= 1 and value != int(value):
+            raise ValueError(f"test_size is {value}: want a share below 1, or a whole number of rows")
+        return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, Mapping | DataConfig) else value
+
+
+# One source, or several that are mixed.
+Sources = Annotated[list[DataConfig], BeforeValidator(_as_list), Field(min_length=1)]
 
 
 class RewardConfig(Config):
     """One component of the reward."""
 
     name: str = Field(description="a reward of aha/rewards, or module:function for your own")
-    weight: float = Field(1.0, description="factor in the weighted sum")
+    weight: float | dict[str, float] = Field(
+        1.0, description="factor in the weighted sum; {task: factor} for tasks of their own, others skip this reward"
+    )
     args: dict[str, Any] = Field({}, description="keyword arguments of the reward function")
+    start_step: float = Field(0, ge=0, description="optimiser step from which on it counts; below 1: a share of all steps")
+    end_step: float | None = Field(None, gt=0, description="step from which on it no longer does; 1 or below: a share")
+
+    def counts_at(self, step: int, total: int) -> bool:
+        """Whether the reward is part of the sum in optimiser step `step` (from 0) of `total`."""
+        start = self.start_step * total if self.start_step < 1 else self.start_step
+        end = total if self.end_step is None else self.end_step * total if self.end_step <= 1 else self.end_step
+        return start <= step < end
 
 
 class EvalConfig(Config):
@@ -74,6 +124,7 @@ class EvalConfig(Config):
     num_generations: int = Field(1, ge=1, description="answers per problem; pass@1 is their mean")
     max_completion_length: int | None = Field(None, ge=1, description="tokens; default: that of the stage")
     temperature: float | None = Field(None, ge=0, description="default: that of the stage; 0 is greedy")
+    top_p: float | None = Field(None, gt=0, le=1, description="default: that of the stage")
     eval_steps: int = Field(0, ge=0, description="also evaluate every so many steps; 0: only at the end")
 
 
@@ -97,9 +148,7 @@ class StageConfig(Config):
     @property
     def sources(self) -> list[str]:
         """Every data source that the stage reads."""
-        data = getattr(self, "data", None)
-        evaluated = getattr(self, "eval", EvalConfig()).data
-        return [cfg.source for cfg in ([data] if data else []) + evaluated]
+        return [cfg.source for cfg in [*getattr(self, "data", []), *getattr(self, "eval", EvalConfig()).data]]
 
 
 class SamplingConfig(Config):
@@ -188,7 +237,7 @@ class SftStage(StageConfig, TrainingConfig):
     """Supervised training on prompt and completion."""
 
     kind: Literal["sft"]
-    data: DataConfig = Field(description="rows of prompt and completion")
+    data: Sources = Field(description="rows of prompt and completion; a list of sources is mixed")
     init: Literal["model", "scratch"] = Field("model", description="start from `model`, or from random weights")
     architecture: ArchitectureConfig = Field(ArchitectureConfig(), description="sizes of a model from scratch")
     completion_only_loss: bool = Field(True, description="learn the completion only, or the prompt too")
@@ -199,18 +248,34 @@ class GrpoStage(StageConfig, SamplingConfig, TrainingConfig):
     """Group relative policy optimisation (arXiv 2402.03300; R1: arXiv 2501.12948, section 2)."""
 
     kind: Literal["grpo"]
-    data: DataConfig = Field(description="problems to train on")
+    data: Sources = Field(description="problems to train on; a list of sources is mixed")
     rewards: list[RewardConfig] = Field(min_length=1, description="components of the reward")
     num_generations: int = Field(8, description="completions per prompt, the G of GRPO")
     steps_per_generation: int | None = Field(
         None, ge=1, description="accumulation steps that one batch of rollouts feeds; default: gradient_accumulation_steps"
     )
     num_iterations: int = Field(1, ge=1, description="passes over one batch of rollouts, the mu of GRPO")
-    loss_type: Literal["grpo", "dr_grpo", "dapo"] = Field("dapo", description="how token losses are averaged")
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "cispo"] = Field(
+        "dapo", description="how token losses are averaged; cispo also caps the ratio instead of clipping the loss"
+    )
+    importance_sampling_level: Literal["token", "sequence"] = Field(
+        "token", description="ratio of every token, or its geometric mean over the completion (GSPO)"
+    )
     scale_rewards: Literal["group", "batch", "none"] = Field("group", description="standard deviation that divides advantages")
     beta: float = Field(0.0, ge=0, description="coefficient of the KL term; 0: no reference model")
     epsilon: float = Field(0.2, ge=0, description="the ratio is clipped below 1 - epsilon")
-    epsilon_high: float | None = Field(None, ge=0, description="and above 1 + epsilon_high; default: epsilon")
+    epsilon_high: float | None = Field(
+        None, ge=0, description="and above 1 + epsilon_high; default: epsilon. For cispo the cap itself, such as 5.0"
+    )
+    entropy_coef: float = Field(0.0, ge=0, description="coefficient of the bonus for the mean entropy of the tokens")
+    sync_ref_model: bool = Field(False, description="let the reference model follow the policy (needs beta)")
+    ref_model_sync_steps: int = Field(512, ge=1, description="optimiser steps between two synchronisations; the paper: 400")
+    ref_model_mixup_alpha: float = Field(
+        0.6, gt=0, le=1, description="share of the policy in the new reference model; the paper replaces it: 1.0"
+    )
+    dynamic_sampling_rounds: int = Field(
+        0, ge=0, description="up to so many times, draw other prompts in place of those that were solved always or never"
+    )
     mask_truncated_completions: bool = Field(False, description="leave completions without stop token out of the loss")
     shuffle_dataset: bool = Field(True, description="a new seeded order in every epoch")
     save_rollouts_steps: int = Field(10, ge=0, description="write all rollouts of every so-manyth step; 0: never")
@@ -221,6 +286,10 @@ class GrpoStage(StageConfig, SamplingConfig, TrainingConfig):
         if value < 2:
             raise ValueError(f"num_generations is {value}: an advantage relative to the group needs at least 2 completions")
         return value
+
+    @property
+    def upper_clip(self) -> float:
+        return self.epsilon if self.epsilon_high is None else self.epsilon_high
 
     @property
     def accumulation_steps_per_generation(self) -> int:
@@ -250,6 +319,10 @@ class GrpoStage(StageConfig, SamplingConfig, TrainingConfig):
                 f"steps_per_generation {steps} is not a multiple of gradient_accumulation_steps {accumulation}; "
                 f"{-(-steps // accumulation) * accumulation} works"
             )
+        if self.loss_type == "cispo" and self.epsilon_high is None:
+            raise ValueError("epsilon_high is missing: for loss_type cispo it is the cap of the ratio, 5.0 for instance")
+        if self.sync_ref_model and not self.beta:
+            raise ValueError("sync_ref_model needs a reference model, and with beta 0 there is none")
         if self.temperature == 0:
             raise ValueError("temperature is 0: greedy completions of a group are all the same, so nothing can be learned")
         return self
@@ -262,13 +335,13 @@ STAGE_KINDS: dict[str, type[StageConfig]] = {"eval": EvalStage, "sft": SftStage,
 class Recipe(Config):
     """A whole run: its name and its stages, in order."""
 
-    name: str = Field(pattern=NAME_PATTERN, description="the run directory is runs/<name>")
+    name: str = Field(pattern=RECIPE_NAME_PATTERN, description="the run directory is runs/<name>")
     seed: int = Field(42, description="seed of every stage that has none of its own")
     stages: list[Stage] = Field(min_length=1, description="what runs, in order")
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe file and apply `stage.key=value` (or `seed=value`) overrides.
+    """Read a recipe file and apply `stage.key=value` (or `defaults.key=value`, `seed=value`) overrides.
 
     Raises UserError, in one line that names file and key, for anything that does not fit.
     """
@@ -336,14 +409,33 @@ def _apply_override(raw: dict[str, Any], by_name: Mapping[str, dict[str, Any]], 
         raw[key] = value
         return
     stage, *parts = key.split(".")
-    if stage not in by_name:
+    if stage == "defaults":
+        raw["defaults"] = dict(raw.get("defaults") or {})
+    elif stage not in by_name:
         raise UserError(f"{override!r}: no stage {stage!r}; the recipe has {', '.join(by_name)}")
-    node = by_name[stage]
+    node: Any = raw["defaults"] if stage == "defaults" else by_name[stage]
     for part in parts[:-1]:
-        child = node.get(part)
-        node[part] = dict(child) if isinstance(child, Mapping) else {}
-        node = node[part]
-    node[parts[-1]] = value
+        child = _child(node, part, override)
+        copied = list(child) if isinstance(child, list) else dict(child) if isinstance(child, Mapping) else {}
+        _set(node, part, copied)  # anchors of the YAML may share it
+        node = _child(node, part, override)
+    if isinstance(node, list):
+        _child(node, parts[-1], override)
+    _set(node, parts[-1], value)
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    if not isinstance(node, list):
+        return node.get(part)
+    if not part.isdecimal() or int(part) >= len(node):
+        raise UserError(
+            f"{override!r}: a list of {len(node)} stands there; write its place, from 0 to {len(node) - 1}, not {part}"
+        )
+    return node[int(part)]
+
+
+def _set(node: Any, part: str, value: Any) -> None:
+    node[int(part) if isinstance(node, list) else part] = value
 
 
 def _reject_unknown(given: Mapping[str, Any], known: set[str], where: str, prefix: str) -> None:
@@ -362,13 +454,15 @@ def validate(cls: type[Config], values: Mapping[str, Any], where: str) -> Any:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(cls, error)}") from error
+        raise UserError(f"{where}: {explain(cls, error, values)}") from error
 
 
-def explain(cls: type[BaseModel], error: ValidationError) -> str:
-    """The first problem of a failed validation, in one line that names the key."""
+def explain(cls: type[BaseModel], error: ValidationError, values: Mapping[str, Any]) -> str:
+    """The first problem of a failed validation of `values`, in one line that names the key."""
     first = error.errors()[0]
     location = list(first["loc"])
+    if len(location) > 1 and location[1] == 0 and isinstance(values.get(str(location[0])), Mapping):
+        del location[1]  # one source was given where a list may stand
     if cls is Recipe and location[0] == "stages":
         del location[2:3]  # the kind, by which pydantic tells the stages apart
     key = ".".join(str(part) for part in location)

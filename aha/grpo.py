@@ -3,43 +3,28 @@
 One round: draw a group of completions for each prompt, score them, let each one's advantage be its distance from
 the mean of its group, and raise the probability of what did better:
 
-    A_i     = (r_i - mean(r)) / (std(r) + 1e-4)
-    ratio_t = pi(o_t) / pi_old(o_t)
-    k3_t    = pi_ref(o_t) / pi(o_t) - log(pi_ref(o_t) / pi(o_t)) - 1
-    loss_t  = - min(ratio_t A, clip(ratio_t, 1 - epsilon, 1 + epsilon_high) A) + beta k3_t
+    A_i = (r_i - mean(r)) / (std(r) + 1e-4)
 
-Names end in their shape: B completions of a micro-batch, T tokens.
+`run` is the algorithm from top to bottom; the loss is in loss.py.
 """
 
 import random
 import statistics
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from transformers import PreTrainedModel
 
 from aha.config import GrpoStage
 from aha.engine.native import NativeEngine
 from aha.log import StageLog
+from aha.loss import Denominators, LossSums, Row, logps_of, loss_metrics, loss_of_rows, microbatches_with_signal
 from aha.metrics import Measure, measure
-from aha.model import (
-    Batch,
-    Policy,
-    align,
-    collate,
-    compute_dtype,
-    default_device,
-    load_policy,
-    microbatches,
-    round_parameters,
-    save_policy,
-    saved_dtype,
-    token_logps,
-)
-from aha.rewards import load_rewards
-from aha.rollout import evaluate, load_prompts, rollout, sampling_of, write_rollouts
+from aha.model import Policy, compute_dtype, default_device, load_policy, round_parameters, save_policy, saved_dtype
+from aha.rewards import Reward, load_rewards
+from aha.rollout import Prompt, evaluate, load_prompts, rollout, sampling_of, write_rollouts
 from aha.rundir import StageDir, atomic_folder
 from aha.training import (
     TrainerState,
@@ -58,32 +43,6 @@ from aha.types import Group, UserError
 ADVANTAGE_EPSILON = 1e-4
 
 
-@dataclass(frozen=True)
-class Row:
-    """One completion as the loss sees it.
-
-    Example: Row(prompt_ids=[5, 6], completion_ids=[7, 8, 2], rollout_logps=[-0.1, -2.3, -0.4], advantage=1.2)
-    """
-
-    prompt_ids: list[int]
-    completion_ids: list[int]  # empty where the loss leaves the completion out
-    rollout_logps: list[float]  # from the engine that drew it
-    advantage: float
-    old_logps: list[float] | None = None  # under the policy that drew it; None: the policy has not moved since
-    ref_logps: list[float] | None = None  # under the reference model
-
-
-@dataclass(frozen=True)
-class Denominators:
-    """What a loss is averaged over, counted once per optimiser step: any split into micro-batches adds up the same.
-
-    Example: Denominators(sequences=256, tokens=30_812)
-    """
-
-    sequences: int
-    tokens: int
-
-
 def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     """Train, resume where a checkpoint stands, write `model/`; returns the final evaluation."""
     make_deterministic()
@@ -91,15 +50,17 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     dtype = compute_dtype(cfg.dtype, device)
     policy = load_policy(cfg, device)
     if cfg.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable()
-    reference = load_policy(cfg, device, dtype) if cfg.beta else None
+        policy.model.activation_checkpointing_enable()
+    # A reference model that moves needs float32: small shares of the policy would be lost in bfloat16.
+    reference = load_policy(cfg, device, torch.float32 if cfg.sync_ref_model else dtype) if cfg.beta else None
+    moving = reference.model if reference and cfg.sync_ref_model else None
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs)
     rewards = load_rewards(cfg.rewards)
-    prompts, num_dropped = load_prompts([cfg.data], policy, cfg.max_prompt_length)
+    prompts, num_dropped = load_prompts(cfg.data, policy, cfg.max_prompt_length, cfg.seed)
     eval_prompts, _ = load_prompts(cfg.eval.data, policy, cfg.max_prompt_length)
     total = num_steps(cfg, len(prompts))
     optimizers = build_optimizers(policy.model, cfg)
-    step = resume_training(stage, policy, optimizers).step
+    step = resume_training(stage, policy, optimizers, moving).step
     engine.refresh()
     policy.model.train()
     log.start(total, step, prompts=len(prompts), prompts_dropped=num_dropped)
@@ -109,9 +70,9 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
 
         # Sample a group of completions for each prompt and score them.
         generation = step // cfg.updates_per_generation
-        order = indices_of_step(generation, cfg.prompts_per_generation, len(prompts), cfg.seed, cfg.shuffle_dataset)
-        sampling = sampling_of(cfg, f"{cfg.seed}/{cfg.name}/{generation}")
-        groups = rollout(engine, policy, [prompts[i] for i in order], cfg.num_generations, sampling, rewards)
+        active = [reward for reward, part in zip(rewards, cfg.rewards, strict=True) if part.counts_at(step, total)]
+        drawn = list(draw_groups(engine, policy, prompts, cfg, generation, active))
+        groups = groups_to_learn_from(drawn, cfg.prompts_per_generation)
 
         # Advantages, relative to the group; what the old and the reference policy think of the tokens.
         groups = with_advantages(groups, cfg.scale_rewards)
@@ -136,17 +97,19 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
                 sums = sums + parts
             grad_norm = update(policy.model, optimizers, rate, cfg.max_grad_norm)
             step += 1
+            if moving and step % cfg.ref_model_sync_steps == 0:
+                mix_into(moving, policy.model, cfg.ref_model_mixup_alpha)
         engine.refresh()
 
         # Log, evaluate, save.
         finished = time.perf_counter()
-        drawn = rollout_metrics(groups)
+        seen = rollout_metrics(drawn)
         metrics = {
-            **drawn,
+            **seen,
             **loss_metrics(sums, cfg, step - first),
             "grad_norm": grad_norm,
             "learning_rate": rate,
-            "speed/rollout_tokens_per_second": drawn["num_tokens"] / (sampled - started),
+            "speed/rollout_tokens_per_second": seen["num_tokens"] / (sampled - started),
             "speed/train_tokens_per_second": sums.tokens / (finished - sampled),
             "memory/peak_mb": peak_memory_mb(device),
             "step_time": (finished - started) / (step - first),
@@ -159,7 +122,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
             answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed)
             log.evaluation(step, measure(answers, policy.prompt))
         if is_due(first, step, cfg.save_steps) and step < total:
-            save_checkpoint(stage, TrainerState(step), policy, optimizers, cfg.save_total_limit)
+            save_checkpoint(stage, TrainerState(step), policy, optimizers, cfg.save_total_limit, moving)
 
     # The weights that are measured are those that are saved, rounded as they are on disk.
     saved = saved_dtype(cfg.save_dtype, policy)
@@ -174,6 +137,50 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     measures = measure(answers, policy.prompt)
     log.evaluation(total, measures)
     return measures
+
+
+def draw_groups(
+    engine: NativeEngine,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    cfg: GrpoStage,
+    generation: int,
+    rewards: Sequence[Reward],
+) -> Iterator[Group]:
+    """A group for each prompt of this generation and, with dynamic sampling, for others in place of flat ones.
+
+    Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) wants groups that were solved sometimes. What counts is the
+    grader's verdict and never the shaped reward: by that, a group that differs in form alone would pass.
+    """
+    missing = cfg.prompts_per_generation
+    for round_ in range(1 + cfg.dynamic_sampling_rounds):
+        seed = cfg.seed if round_ == 0 else f"{cfg.seed}/again {round_}"
+        chosen = indices_of_step(generation, cfg.prompts_per_generation, len(prompts), seed, cfg.shuffle_dataset or round_ > 0)
+        sampling = sampling_of(cfg, f"{cfg.seed}/{cfg.name}/{generation}" + f"/{round_}" * (round_ > 0))
+        groups = rollout(engine, policy, [prompts[i] for i in chosen[:missing]], cfg.num_generations, sampling, rewards)
+        yield from groups
+        missing -= sum(is_mixed(group) for group in groups)
+        if missing <= 0:
+            return
+
+
+def is_mixed(group: Group) -> bool:
+    """Whether some of the group's completions are solved and some are not."""
+    return 0 < sum(completion.solved for completion in group.completions) < len(group.completions)
+
+
+def groups_to_learn_from(drawn: Sequence[Group], size: int) -> list[Group]:
+    """The first `size` of the groups drawn, mixed ones first where there are more than `size`."""
+    if len(drawn) > size:
+        drawn = sorted(drawn, key=lambda group: not is_mixed(group))
+    return list(drawn[:size])
+
+
+def mix_into(reference: PreTrainedModel, policy: PreTrainedModel, share: float) -> None:
+    """Move the reference model towards the policy: ref = share * policy + (1 - share) * ref (arXiv 2404.09656)."""
+    with torch.no_grad():
+        for theirs, ours in zip(reference.parameters(), policy.parameters(), strict=True):
+            theirs.mul_(1 - share).add_(ours, alpha=share)
 
 
 def num_steps(cfg: GrpoStage, num_prompts: int) -> int:
@@ -238,132 +245,6 @@ def minibatches(rows: Sequence[Row], cfg: GrpoStage, limit: int) -> Iterator[Seq
     return (rows[start : start + size] for start in starts[:limit])
 
 
-def microbatches_with_signal(rows: Sequence[Row], cfg: GrpoStage) -> Iterator[list[Row]]:
-    """Rows that have a gradient, sorted by length and cut by the token budget.
-
-    An advantage of 0 has none, unless the KL term pulls on it too. The denominators count such rows all the same.
-    """
-    alive = [row for row in rows if row.completion_ids and (row.advantage or cfg.beta)]
-    lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in alive]
-    return ([alive[i] for i in chosen] for chosen in microbatches(lengths, cfg.max_tokens_per_microbatch))
-
-
-def logps_of(rows: Sequence[Row], policy: Policy, cfg: GrpoStage, dtype: torch.dtype) -> list[list[float]]:
-    """Log-probabilities of every row's completion under `policy`, without gradient."""
-    logps: list[list[float]] = [[] for _ in rows]
-    lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
-    with torch.no_grad():
-        for chosen in microbatches(lengths, cfg.max_tokens_per_microbatch):
-            batch = collate_rows([rows[i] for i in chosen], policy)
-            logp_BT = token_logps(policy.model, batch, cfg.temperature, dtype)
-            for i, logp_T, mask_T in zip(chosen, logp_BT, batch.mask_BT, strict=True):
-                logps[i] = logp_T[mask_T].tolist()
-    return logps
-
-
-def collate_rows(rows: Sequence[Row], policy: Policy) -> Batch:
-    """The rows as one padded batch on the policy's device; their completions are what is scored."""
-    pairs = [(row.prompt_ids, row.completion_ids) for row in rows]
-    return collate(pairs, policy.tokenizer.pad_token_id, policy.device)
-
-
-def loss_of_rows(
-    rows: Sequence[Row], policy: Policy, denominators: Denominators, cfg: GrpoStage, dtype: torch.dtype
-) -> tuple[Tensor, "LossSums"]:
-    """Forward pass and loss of one micro-batch."""
-    batch = collate_rows(rows, policy)
-    logp_BT = token_logps(policy.model, batch, cfg.temperature, dtype)
-    old = [row.old_logps for row in rows if row.old_logps is not None]
-    ref = [row.ref_logps for row in rows if row.ref_logps is not None]
-    return grpo_loss(
-        logp_BT,
-        old_logp_BT=align(old, batch) if old else logp_BT.detach(),
-        ref_logp_BT=align(ref, batch) if ref else None,
-        rollout_logp_BT=align([row.rollout_logps for row in rows], batch),
-        advantage_B=torch.tensor([row.advantage for row in rows], device=logp_BT.device),
-        mask_BT=batch.mask_BT,
-        denominators=denominators,
-        cfg=cfg,
-    )
-
-
-@dataclass(frozen=True)
-class LossSums:
-    """Sums over tokens, which add up over micro-batches and turn into means at the end of a round."""
-
-    tokens: int = 0
-    loss: float = 0.0
-    kl: float = 0.0
-    low_clipped: float = 0.0
-    high_clipped: float = 0.0
-    logp_gap: float = 0.0
-
-    def __add__(self, other: "LossSums") -> "LossSums":
-        return LossSums(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-
-def grpo_loss(
-    logp_BT: Tensor,
-    old_logp_BT: Tensor,
-    ref_logp_BT: Tensor | None,
-    rollout_logp_BT: Tensor,
-    advantage_B: Tensor,
-    mask_BT: Tensor,
-    denominators: Denominators,
-    cfg: GrpoStage,
-) -> tuple[Tensor, LossSums]:
-    """The loss of a micro-batch: its share of the mean over the whole optimiser step. Log-probabilities in nats.
-
-    `loss_type` says what is averaged: "grpo" the means of the sequences (arXiv 2402.03300, equation 3), "dapo" all
-    tokens (arXiv 2503.14476, equation 8), "dr_grpo" all tokens over a constant, the maximum length of every sequence
-    (arXiv 2503.20783). `rollout_logp_BT` only measures how far engine and trainer are apart.
-    """
-    advantage_B1 = advantage_B[:, None]
-    ratio_BT = (logp_BT - old_logp_BT).exp()
-    epsilon_high = cfg.epsilon if cfg.epsilon_high is None else cfg.epsilon_high
-    clipped_BT = ratio_BT.clamp(1 - cfg.epsilon, 1 + epsilon_high)
-    loss_BT = -torch.min(ratio_BT * advantage_B1, clipped_BT * advantage_B1)
-    kl_BT = torch.zeros_like(loss_BT)
-    if ref_logp_BT is not None:
-        kl_BT = (ref_logp_BT - logp_BT).exp() - (ref_logp_BT - logp_BT) - 1
-        loss_BT = loss_BT + cfg.beta * kl_BT
-
-    if cfg.loss_type == "grpo":
-        denominator = denominators.sequences * mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
-    elif cfg.loss_type == "dapo":
-        denominator = torch.tensor(max(1, denominators.tokens))
-    else:
-        denominator = torch.tensor(denominators.sequences * cfg.max_completion_length)
-    loss = (loss_BT * mask_BT / denominator).sum()
-
-    def total(values_BT: Tensor) -> float:
-        return (values_BT.detach() * mask_BT).sum().item()
-
-    return loss, LossSums(
-        tokens=int(mask_BT.sum()),
-        loss=loss.item(),
-        kl=total(kl_BT),
-        low_clipped=total((ratio_BT < 1 - cfg.epsilon) & (advantage_B1 < 0)),
-        high_clipped=total((ratio_BT > 1 + epsilon_high) & (advantage_B1 > 0)),
-        logp_gap=total((logp_BT - rollout_logp_BT).abs()),
-    )
-
-
-def loss_metrics(sums: LossSums, cfg: GrpoStage, num_updates: int) -> dict[str, float]:
-    """Means over the tokens that had a gradient, under TRL's names;
-    the loss is the mean of the updates. The gap between engine and trainer means
-    something only while the policy has not moved: with one update per generation."""
-    tokens = max(1, sums.tokens)
-    return {
-        "loss": sums.loss / num_updates,
-        **({"kl": sums.kl / tokens} if cfg.beta else {}),
-        "clip_ratio/low_mean": sums.low_clipped / tokens,
-        "clip_ratio/high_mean": sums.high_clipped / tokens,
-        "clip_ratio/region_mean": (sums.low_clipped + sums.high_clipped) / tokens,
-        **({"rollout/logp_gap": sums.logp_gap / tokens} if cfg.updates_per_generation == 1 else {}),
-    }
-
-
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """What one generation looks like, under TRL's names where TRL has one.
 
@@ -386,6 +267,10 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
         "entropy": -sum(sum(c.sample.logps) for c in completions) / max(1, sum(lengths)),
         "num_tokens": sum(lengths),
     }
+    tasks = sorted({group.problem.task for group in groups})
+    for task in tasks if len(tasks) > 1 else ():
+        verdicts = [c.solved for group in groups if group.problem.task == task for c in group.completions]
+        metrics[f"accuracy/{task}"] = statistics.fmean(verdicts)
     for name in completions[0].scores:
         scores = [score for c in completions if (score := c.scores[name]) is not None]
         metrics[f"rewards/{name}/mean"] = statistics.fmean(scores) if scores else 0.0

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet
 
 from aha.chat import decode, encode_prompts, render
 from aha.config import DataConfig, SamplingConfig
-from aha.data.sources import load_problems
+from aha.data.mixture import load_mixture
 from aha.engine.native import NativeEngine, Sampling
 from aha.model import Policy
 from aha.rewards import Reward, load_grader, score
@@ -28,9 +29,12 @@ class Prompt:
     ids: list[int]
 
 
-def load_prompts(data: Sequence[DataConfig], policy: Policy, max_length: int | None = None) -> tuple[list[Prompt], int]:
-    """The prompts of all sources, and how many were dropped because they are longer than `max_length` tokens."""
-    problems = [problem for cfg in data for problem in load_problems(cfg)]
+def load_prompts(
+    data: Sequence[DataConfig], policy: Policy, max_length: int | None = None, seed: int = 0
+) -> tuple[list[Prompt], int]:
+    """The prompts of all sources, mixed by their weights, and how many were dropped because they are longer than
+    `max_length` tokens."""
+    problems = load_mixture(data, seed)
     if not problems:
         return [], 0
     texts = [render(problem.question, policy.prompt, policy.tokenizer) for problem in problems]
@@ -66,7 +70,8 @@ def rollout(
 
 def evaluate(engine: NativeEngine, policy: Policy, prompts: Sequence[Prompt], cfg: SamplingConfig, seed: int) -> list[Group]:
     """Answers to evaluation prompts. The seed names the random numbers, so two models are measured with the same ones."""
-    changes = {"max_tokens": cfg.eval.max_completion_length, "temperature": cfg.eval.temperature}
+    own = cfg.eval
+    changes = {"max_tokens": own.max_completion_length, "temperature": own.temperature, "top_p": own.top_p}
     return rollout(engine, policy, prompts, cfg.eval.num_generations, sampling_of(cfg, f"{seed}/eval", **changes), [])
 
 
@@ -77,18 +82,21 @@ def grade(
     flat = [(prompt, sample) for prompt, group in zip(prompts, samples, strict=True) for sample in group]
     prefill = policy.prompt.prefill
     texts = [prefill + decode(sample.token_ids, policy.tokenizer, policy.stop_ids) for _, sample in flat]
-    scores = {reward.name: _score(reward, flat, texts, policy) for reward in rewards}
+    problems = [prompt.problem for prompt, _ in flat]
+    scores = {
+        reward.name: _score(reward, flat, texts, policy, [reward.weight_for(p.task) is not None for p in problems])
+        for reward in rewards
+    }
     solved = [False] * len(flat)
-    for name in {prompt.problem.grader for prompt in prompts}:
-        mine = [i for i, (prompt, _) in enumerate(flat) if prompt.problem.grader == name]
-        graded = _score(load_grader(name), [flat[i] for i in mine], [texts[i] for i in mine], policy)
-        for i, value in zip(mine, graded, strict=True):
-            solved[i] = (value or 0.0) >= 1.0
+    for name in {problem.grader for problem in problems}:
+        graded = _score(load_grader(name), flat, texts, policy, [problem.grader == name for problem in problems])
+        solved = [before or (value or 0.0) >= 1.0 for before, value in zip(solved, graded, strict=True)]
 
     completions = []
-    for i, (_, sample) in enumerate(flat):
+    for i, (prompt, sample) in enumerate(flat):
         row = {reward.name: scores[reward.name][i] for reward in rewards}
-        paid = [reward.weight * value for reward in rewards if (value := row[reward.name]) is not None]
+        weights = {reward.name: reward.weight_for(prompt.problem.task) for reward in rewards}
+        paid = [(weights[name] or 0.0) * value for name, value in row.items() if value is not None]
         total = sum(paid) if paid or not rewards else None
         completions.append(Completion(sample, texts[i], row, total, solved[i]))
     ends = iter(completions)
@@ -98,15 +106,23 @@ def grade(
     ]
 
 
-def _score(reward: Reward, flat: Sequence[tuple[Prompt, Sample]], texts: Sequence[str], policy: Policy) -> list[float | None]:
-    return score(
+def _score(
+    reward: Reward, flat: Sequence[tuple[Prompt, Sample]], texts: Sequence[str], policy: Policy, counts: Sequence[bool]
+) -> list[float | None]:
+    """Scores of the completions that the reward `counts` for, None for the others."""
+    mine = list(compress(zip(flat, texts, strict=True), counts))
+    if not mine:
+        return [None] * len(flat)
+    given = score(
         reward,
-        [prompt.text for prompt, _ in flat],
-        texts,
-        [sample.token_ids for _, sample in flat],
-        [prompt.problem.columns for prompt, _ in flat],
+        [prompt.text for (prompt, _), _ in mine],
+        [text for _, text in mine],
+        [sample.token_ids for (_, sample), _ in mine],
+        [prompt.problem.columns for (prompt, _), _ in mine],
         (policy.prompt.think, policy.prompt.answer),
     )
+    values = iter(given)
+    return [next(values) if counted else None for counted in counts]
 
 
 def write_rollouts(path: Path, step: int, groups: Sequence[Group]) -> None:

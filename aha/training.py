@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
+from transformers import PreTrainedModel
 
 from aha.config import TrainingConfig
 from aha.model import Policy, save_policy
@@ -22,6 +23,7 @@ from aha.rundir import StageDir, atomic_folder
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
+REFERENCE_FILE = "reference.safetensors"
 
 
 def make_deterministic() -> None:
@@ -80,8 +82,18 @@ class TrainerState:
     step: int  # optimiser steps done
 
 
-def save_checkpoint(stage: StageDir, state: TrainerState, policy: Policy, optimizers: list[Optimizer], keep: int) -> None:
-    """Write checkpoints/step-NNNNNN, itself a model folder, then drop all but the newest `keep`."""
+def save_checkpoint(
+    stage: StageDir,
+    state: TrainerState,
+    policy: Policy,
+    optimizers: list[Optimizer],
+    keep: int,
+    reference: PreTrainedModel | None = None,
+) -> None:
+    """Write checkpoints/step-NNNNNN, itself a model folder, then drop all but the newest `keep`.
+
+    `reference` is a reference model that moves; one that stays is loaded again from where it came.
+    """
     names = {parameter: name for name, parameter in policy.model.named_parameters()}
     tensors: dict[str, Tensor] = {}
     for optimizer in optimizers:
@@ -90,24 +102,31 @@ def save_checkpoint(stage: StageDir, state: TrainerState, policy: Policy, optimi
     with atomic_folder(stage.checkpoint(state.step)) as folder:
         save_policy(policy, folder, torch.float32)
         save_file(tensors, folder / OPTIMIZER_FILE)
+        if reference:
+            save_file(dict(reference.named_parameters()), folder / REFERENCE_FILE)
         (folder / STATE_FILE).write_text(json.dumps({"step": state.step}) + "\n")
     for old in stage.checkpoints()[:-keep]:
         shutil.rmtree(old)
 
 
-def resume_training(stage: StageDir, policy: Policy, optimizers: list[Optimizer]) -> TrainerState:
-    """Load the newest checkpoint into model and optimisers; without one, start at step 0."""
+def resume_training(
+    stage: StageDir, policy: Policy, optimizers: list[Optimizer], reference: PreTrainedModel | None = None
+) -> TrainerState:
+    """Load the newest checkpoint into model, optimisers and a reference model that moves; without one, start at step 0."""
     checkpoints = stage.checkpoints()
     if not checkpoints:
         return TrainerState(step=0)
-    load_weights(policy.model, checkpoints[-1])
+    newest = checkpoints[-1]
+    load_weights(policy.model, newest)
+    if reference:
+        reference.load_state_dict(load_file(newest / REFERENCE_FILE), strict=False)  # a tied head is not in the file
     parameters = dict(policy.model.named_parameters())
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    for key, tensor in load_file(checkpoints[-1] / OPTIMIZER_FILE).items():
+    for key, tensor in load_file(newest / OPTIMIZER_FILE).items():
         name, _, kind = key.rpartition(".")
         parameter = parameters[name]
         owner[parameter].state[parameter][kind] = tensor if kind == "step" else tensor.to(parameter.device)
-    return TrainerState(**json.loads((checkpoints[-1] / STATE_FILE).read_text()))
+    return TrainerState(**json.loads((newest / STATE_FILE).read_text()))
 
 
 def load_weights(model: torch.nn.Module, folder: Path) -> None:
@@ -132,14 +151,14 @@ def peak_memory_mb(device: torch.device) -> float:
     return kilobytes / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def indices_of_step(step: int, size: int, num_rows: int, seed: int, shuffle: bool = True) -> list[int]:
+def indices_of_step(step: int, size: int, num_rows: int, seed: int | str, shuffle: bool = True) -> list[int]:
     """The `size` rows of step `step` (from 0): consecutive ones of an order that is drawn anew in every epoch."""
     places = (divmod(i, num_rows) for i in range(step * size, (step + 1) * size))
     return [_order(num_rows, seed, epoch)[place] if shuffle else place for epoch, place in places]
 
 
 @lru_cache(maxsize=2)
-def _order(num_rows: int, seed: int, epoch: int) -> list[int]:
+def _order(num_rows: int, seed: int | str, epoch: int) -> list[int]:
     order = list(range(num_rows))
     random.Random(f"order/{seed}/{epoch}").shuffle(order)
     return order

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aha.config import STAGE_KINDS, Config, GrpoStage, Recipe, load_recipe, reference, validate
+from aha.config import STAGE_KINDS, Config, GrpoStage, Recipe, RewardConfig, load_recipe, reference, validate
 from aha.types import UserError
 
 ZERO = {"name": "zero", "kind": "grpo", "data": {"source": "countdown"}, "rewards": [{"name": "countdown"}]}
@@ -207,7 +207,7 @@ def test_an_unknown_key_names_the_nearest_known_one(load, text, override, words)
         ("temperature: -1", "zero: temperature: input should be greater than or equal to 0"),
         ("temperature: .nan", "zero: temperature: "),
         ("learning_rate: 0", "zero: learning_rate: input should be greater than 0"),
-        ("loss_type: ppo", "zero: loss_type: input should be 'grpo', 'dr_grpo' or 'dapo'"),
+        ("loss_type: ppo", "zero: loss_type: input should be 'grpo', 'dr_grpo', 'dapo' or 'cispo'"),
         ("prompt: r1", "zero: prompt: "),
         ("prompt: {think: 'a b'}", "zero: prompt.think: string should match pattern"),
         ("eval: {temperature: hot}", "zero: eval.temperature: input should be a valid number"),
@@ -309,3 +309,51 @@ def test_a_reference_to_no_earlier_output_is_refused(load, value):
     with pytest.raises(UserError) as caught:
         load(recipe(stage=f'model: "{value}"'))
     assert f"zero: model {value} is no output of an earlier stage" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("window", "steps"),
+    [
+        ({}, range(10)),
+        ({"start_step": 0.75}, [8, 9]),
+        ({"start_step": 1}, range(1, 10)),
+        ({"end_step": 0.2}, [0, 1]),
+        ({"start_step": 3, "end_step": 5}, [3, 4]),
+        ({"end_step": 1}, range(10)),
+    ],
+)
+def test_a_reward_counts_in_its_window_of_steps_or_shares_of_them(window, steps):
+    cfg = RewardConfig(name="format", **window)
+    assert [step for step in range(10) if cfg.counts_at(step, 10)] == list(steps)
+
+
+def test_cispo_wants_its_cap_and_a_moving_reference_wants_beta():
+    with pytest.raises(UserError, match="epsilon_high is missing: for loss_type cispo it is the cap"):
+        grpo(loss_type="cispo")
+    with pytest.raises(UserError, match="sync_ref_model needs a reference model, and with beta 0 there is none"):
+        grpo(sync_ref_model=True)
+
+
+def test_data_is_one_source_or_a_list_of_them(load):
+    [source] = stages_by_name(load(recipe()))["zero"].data
+    assert source.source == "countdown"
+    mixed = [{"source": "countdown"}, {"source": "rows.jsonl"}]
+    assert [cfg.source for cfg in grpo(data=mixed).data] == ["countdown", "rows.jsonl"]
+    with pytest.raises(UserError, match="data: value should have at least 1 item"):
+        grpo(data=[])
+
+
+def test_an_override_reaches_into_a_list_by_place(load):
+    loaded = load(recipe(), "zero.rewards.0.weight=0.5", "zero.data.limit=7")
+    zero = stages_by_name(loaded)["zero"]
+    assert (zero.rewards[0].weight, zero.data[0].limit) == (0.5, 7)
+    for place in ("1", "weight"):
+        with pytest.raises(UserError, match=f"a list of 1 stands there; write its place, from 0 to 0, not {place}"):
+            load(recipe(), f"zero.rewards.{place}.weight=0.5")
+
+
+def test_an_override_of_the_defaults_reaches_every_stage_that_has_the_key(load):
+    stages = stages_by_name(load(recipe("defaults: {temperature: 0.5}"), "defaults.model=other", "defaults.temperature=0.7"))
+    assert {stage.model for stage in stages.values()} == {"other"}
+    assert stages["zero"].temperature == stages["base"].temperature == 0.7
+    assert stages_by_name(load(recipe(), "defaults.model=other"))["zero"].model == "other"

@@ -4,21 +4,30 @@ from dataclasses import replace
 import pytest
 import torch
 
+from aha import grpo
 from aha.config import GrpoStage
 from aha.grpo import (
-    Denominators,
-    LossSums,
-    Row,
     advantages,
-    grpo_loss,
-    loss_of_rows,
-    microbatches_with_signal,
+    groups_to_learn_from,
+    is_mixed,
     minibatches,
     num_steps,
     rollout_metrics,
     rows_of,
     with_advantages,
 )
+from aha.loss import (
+    Denominators,
+    LossSums,
+    Row,
+    grpo_loss,
+    importance_ratios,
+    loss_metrics,
+    loss_of_rows,
+    microbatches_with_signal,
+)
+from aha.model import collate, token_logps, token_logps_and_entropies
+from aha.rollout import Prompt
 from aha.types import Completion, Group, Problem, Sample, UserError
 
 PROBLEM = Problem("p/0", "p", "?", {}, "countdown")
@@ -89,7 +98,9 @@ def loss_by_hand(cfg: GrpoStage) -> tuple[float, LossSums]:
     logp = torch.tensor([[math.log(0.4), 0.0], [math.log(0.1), math.log(0.3)]])
     old = torch.tensor([[math.log(0.2), 0.0], [math.log(0.2), math.log(0.3)]])
     mask = torch.tensor([[True, False], [True, True]])
-    loss, sums = grpo_loss(logp, old, logp if cfg.beta else None, old, torch.tensor([1.0, -1.0]), mask, Denominators(2, 3), cfg)
+    loss, sums = grpo_loss(
+        logp, old, logp if cfg.beta else None, None, old, torch.tensor([1.0, -1.0]), mask, Denominators(2, 3), cfg
+    )
     return loss.item(), sums
 
 
@@ -113,16 +124,65 @@ def test_clipped_tokens_are_counted():
 def test_kl_is_the_k3_estimator():
     logp, ref = torch.tensor([[math.log(0.5)]]), torch.tensor([[math.log(0.25)]])
     cfg = config(beta=0.1)
-    loss, sums = grpo_loss(logp, logp, ref, logp, torch.tensor([0.0]), torch.ones(1, 1).bool(), Denominators(1, 1), cfg)
+    loss, sums = grpo_loss(logp, logp, ref, None, logp, torch.tensor([0.0]), torch.ones(1, 1).bool(), Denominators(1, 1), cfg)
     k3 = 0.5 - math.log(0.5) - 1
     assert sums.kl == pytest.approx(k3)
     assert loss.item() == pytest.approx(0.1 * k3)
 
 
+def test_cispo_caps_the_weight_of_the_gradient_and_keeps_every_token():
+    logp = torch.tensor([[math.log(0.4), math.log(0.1)]], requires_grad=True)
+    old = torch.tensor([[math.log(0.1), math.log(0.2)]])  # ratios 4 and 0.5
+    cfg, mask = config(loss_type="cispo", epsilon_high=3.0), torch.ones(1, 2).bool()
+    loss, sums = grpo_loss(logp, old, None, None, old, torch.tensor([2.0]), mask, Denominators(1, 2), cfg)
+    loss.backward()
+    assert logp.grad.tolist() == [pytest.approx([-3 * 2 / 2, -0.5 * 2 / 2])]
+    assert (sums.high_clipped, sums.low_clipped) == (1, 0)
+    assert loss_metrics(sums, cfg, 1)["cispo_clip_ratio"] == 0.5
+
+
+def test_the_ratio_of_a_sequence_is_the_geometric_mean_of_its_tokens():
+    logp = torch.tensor([[math.log(0.4), math.log(0.1), 0.0], [0.0, 0.0, 0.0]])
+    old = torch.tensor([[math.log(0.1), math.log(0.2), 5.0], [math.log(0.5), 0.0, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    expected = torch.tensor([[math.sqrt(4 * 0.5)] * 3, [2.0] * 3])
+    torch.testing.assert_close(importance_ratios(logp, old, mask, "sequence"), expected)
+
+
+def test_the_entropy_bonus_is_the_mean_over_all_tokens_whatever_the_loss_averages():
+    logp, entropy = torch.zeros(2, 2), torch.tensor([[1.0, 9.0], [2.0, 3.0]])
+    mask = torch.tensor([[True, False], [True, True]])
+    for loss_type in ("grpo", "dapo", "dr_grpo"):
+        cfg = config(loss_type=loss_type, entropy_coef=0.1)
+        loss, _ = grpo_loss(logp, logp, None, entropy, logp, torch.zeros(2), mask, Denominators(2, 3), cfg)
+        assert loss.item() == pytest.approx(-0.1 * (1 + 2 + 3) / 3)
+
+
+def test_entropies_are_those_of_the_distribution_at_the_temperature(policy):
+    batch = collate([([5, 6], [7, 8, 9]), ([5], [8])], 0, policy.device)
+    logp_BT, entropy_BT = token_logps_and_entropies(policy.model, batch, 0.5, torch.float32)
+    torch.testing.assert_close(logp_BT, token_logps(policy.model, batch, 0.5, torch.float32))
+    logits = policy.model(torch.tensor([[5, 6, 7, 8, 9]])).logits[0, 1:4] / 0.5
+    expected = torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(entropy_BT[0, 2:], expected)
+    assert entropy_BT[1].count_nonzero() == 1
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.04])
-@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo"])
-def test_split_into_micro_batches_keeps_gradient(policy, loss_type, beta):
-    rows, cfg = toy_rows(), config(loss_type=loss_type, beta=beta)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss_type": "grpo"},
+        {"loss_type": "dr_grpo"},
+        {"loss_type": "dapo"},
+        {"loss_type": "cispo", "epsilon_high": 1.5},
+        {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+        {"loss_type": "grpo", "entropy_coef": 0.1},
+    ],
+    ids=str,
+)
+def test_split_into_micro_batches_keeps_gradient(policy, settings, beta):
+    rows, cfg = toy_rows(), config(beta=beta, **settings)
     if not beta:
         rows = [replace(row, ref_logps=None) for row in rows]
     whole = gradient_of(policy, [rows], denominators_of(rows), cfg)
@@ -146,6 +206,11 @@ def test_rows_without_signal_cost_no_backward_pass_and_change_no_gradient(policy
 def test_with_a_kl_term_no_row_is_skipped():
     rows = [replace(row, advantage=0.0) for row in toy_rows()]
     assert sum(len(chosen) for chosen in microbatches_with_signal(rows, config(beta=0.04))) == len(rows)
+
+
+def test_with_an_entropy_bonus_no_row_is_skipped():
+    rows = [replace(row, advantage=0.0) for row in toy_rows()]
+    assert sum(len(chosen) for chosen in microbatches_with_signal(rows, config(entropy_coef=0.01))) == len(rows)
 
 
 def test_truncated_completions_are_left_out_when_the_recipe_says_so():
@@ -188,3 +253,45 @@ def test_rollout_metrics_by_hand():
 def test_a_completion_that_every_reward_skipped_has_no_advantage_and_no_part_in_the_mean():
     assert advantages([1.0, None, 0.0], spread=None) == [0.5, 0.0, -0.5]
     assert advantages([None, None], spread=None) == [0.0, 0.0]
+
+
+def solved_group(name: str, solved: list[bool]) -> Group:
+    """A group whose rewards all differ, so that only the grader's verdict can tell it from a flat one."""
+    completions = [Completion(Sample([7], [-0.5], "stop"), "", {}, 0.1 * i, s) for i, s in enumerate(solved)]
+    return Group(replace(PROBLEM, id=name), "", [5, 6], completions)
+
+
+def test_a_group_is_mixed_by_the_verdict_of_the_grader_and_not_by_its_rewards():
+    assert is_mixed(solved_group("a", [True, False]))
+    assert not is_mixed(solved_group("a", [False, False]))
+    assert not is_mixed(solved_group("a", [True, True]))
+
+
+def test_mixed_groups_are_learned_from_first_and_flat_ones_fill_up():
+    flat, mixed = solved_group("flat", [False, False]), solved_group("mixed", [True, False])
+    assert groups_to_learn_from([flat, flat], 2) == [flat, flat]
+    assert groups_to_learn_from([flat, mixed, flat, mixed], 2) == [mixed, mixed]
+    assert groups_to_learn_from([flat, flat, mixed], 2) == [mixed, flat]
+
+
+@pytest.mark.parametrize("rounds", [0, 1, 9])
+def test_dynamic_sampling_draws_other_prompts_for_flat_groups_until_enough_are_mixed(monkeypatch, rounds):
+    asked: list[list[int]] = []
+
+    def rollout(engine, policy, prompts, n, sampling, rewards):
+        asked.append([int(prompt.problem.id) for prompt in prompts])
+        return [solved_group(prompt.problem.id, [True, int(prompt.problem.id) % 3 > 0]) for prompt in prompts]
+
+    monkeypatch.setattr(grpo, "rollout", rollout)
+    prompts = [Prompt(replace(PROBLEM, id=str(i)), "", [5]) for i in range(60)]  # every third one gives a mixed group
+    cfg = config(per_device_train_batch_size=16, dynamic_sampling_rounds=rounds)
+    groups = list(grpo.draw_groups(None, None, prompts, cfg, 0, []))
+
+    missing = 8
+    for ids in asked:
+        assert len(ids) == missing > 0
+        missing -= sum(i % 3 == 0 for i in ids)
+    assert len(asked) == 1 + rounds or missing <= 0
+    assert [int(group.problem.id) for group in groups] == [i for ids in asked for i in ids]
+    if rounds == 9:
+        assert all(map(is_mixed, groups_to_learn_from(groups, 8)))

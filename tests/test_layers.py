@@ -27,6 +27,7 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha.engine": 3,
     "aha.model": 3,
     "aha.training": 3,
+    "aha.loss": 3,
     "aha.rollout": 3,
     "aha.grpo": 4,
     "aha.sft": 4,

@@ -40,6 +40,9 @@ stages:
     save_steps: 2
     save_rollouts_steps: 2
     eval: {{eval_steps: 2}}
+    sync_ref_model: {sync_ref_model}
+    ref_model_sync_steps: 2
+    dynamic_sampling_rounds: {dynamic_sampling_rounds}
   - name: more
     kind: sft
     model: "${{zero.model}}"
@@ -71,7 +74,8 @@ def toy(model_folder, tmp_path, monkeypatch) -> Path:
 
 
 def write_recipe(folder: Path, model: Path, **changes: object) -> None:
-    values = {"max_steps": 4, "beta": 0.0, "dtype": "float32", "optim": "adamw_torch", **changes}
+    values = {"max_steps": 4, "beta": 0.0, "dtype": "float32", "optim": "adamw_torch"}
+    values |= {"sync_ref_model": "false", "dynamic_sampling_rounds": 0, **changes}
     (folder / "toy.yaml").write_text(RECIPE.format(model=model, **values))
 
 
@@ -181,7 +185,9 @@ def test_a_changed_input_is_refused(toy, model_folder):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"beta": 0.04}, {"dtype": "bfloat16", "optim": "muon"}], ids=["float32 with reference", "bfloat16 with Muon"]
+    "settings",
+    [{"beta": 0.04, "sync_ref_model": "true", "dynamic_sampling_rounds": 1}, {"dtype": "bfloat16", "optim": "muon"}],
+    ids=["float32, reference that moves", "bfloat16, Muon"],
 )
 def test_a_killed_run_resumes_to_the_same_bits(toy, model_folder, settings):
     write_recipe(toy, model_folder, max_steps=6, **settings)

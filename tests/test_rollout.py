@@ -34,6 +34,20 @@ def test_the_reward_is_the_weighted_sum_of_the_scores_there_are(policy):
     assert second.reward is None
 
 
+def test_a_reward_may_weigh_differently_by_task_and_skips_tasks_without_a_weight(policy):
+    asked: list[list[str]] = []
+
+    def ones(completions, **_):
+        asked.append(list(completions))
+        return [1.0] * len(completions)
+
+    rewards = [Reward("own", {"gsm8k": 0.5}, ones), Reward("all", {"gsm8k": 2.0, "countdown": 3.0}, ones)]
+    countdown, maths = (group.completions[0] for group in graded(policy, [COUNTDOWN, MATHS], ["x", "y"], rewards))
+    assert (countdown.scores, countdown.reward) == ({"own": None, "all": 1.0}, 3.0)
+    assert (maths.scores, maths.reward) == ({"own": 1.0, "all": 1.0}, 2.5)
+    assert asked == [["<think>y"], ["<think>x", "<think>y"]]
+
+
 def test_prompts_that_are_too_long_are_dropped_and_counted(policy):
     data = DataConfig(source="countdown", limit=20)
     prompts, dropped = load_prompts([data], policy)
