@@ -1,9 +1,11 @@
 """The command line. Errors of use are one line and exit code 2; torch is imported only by commands that need it."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -12,6 +14,7 @@ from rich.console import Console
 
 from aha import __version__
 from aha.config import BUNDLED_MODEL, EvalStage, load_recipe, validate
+from aha.data.presets import PRESETS
 from aha.types import UserError
 
 app = typer.Typer(
@@ -42,7 +45,7 @@ def root(
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="a YAML file of recipes/ or your own")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="stage.key=value, or seed=value")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="stage.key=value, defaults.key=value, or seed=value")] = None,
     out: Annotated[Path | None, typer.Option(help="run directory; default: runs/<name of the recipe>")] = None,
     redo_from: Annotated[str | None, typer.Option("--from", help="redo this stage and all later ones")] = None,
 ) -> None:
@@ -56,21 +59,22 @@ def run(
 @app.command("eval")
 def evaluate(
     model: Model = BUNDLED_MODEL,
+    against: Annotated[str | None, typer.Option(help="a second model, to compare with on the same problems")] = None,
     data: Annotated[str, typer.Option(help="a generator (countdown), or the path of a file or folder")] = "countdown",
-    preset: Annotated[str | None, typer.Option(help="columns of a public data set: gsm8k, countdown-tasks-3to4")] = None,
+    preset: Annotated[str | None, typer.Option(help=f"columns of a public data set: {', '.join(PRESETS)}")] = None,
     split: Annotated[str, typer.Option(help="split, also with rows: train[-1024:]")] = "test",
     limit: Annotated[int | None, typer.Option(help="the first so many problems; default: all, 512 of a generator")] = None,
     max_completion_length: MaxLength = 256,
     temperature: Temperature = 1.0,
-    num_generations: Annotated[int, typer.Option(help="answers per problem")] = 1,
+    top_p: Annotated[float, typer.Option(help="only the likeliest tokens that hold this mass; 1 keeps all")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="only the k likeliest tokens; 0 keeps all")] = 0,
+    num_generations: Annotated[int, typer.Option(help="answers per problem, the k of pass@k and maj@k")] = 1,
     seed: Seed = 42,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the measures to this file")] = None,
+    answers: Annotated[Path | None, typer.Option(help="keep the answers of the model in this parquet file")] = None,
 ) -> None:
-    """Measure a model: pass@1 with its 95 percent interval, format and length."""
-    from aha import evaluate as verb
+    """Measure a model: accuracy with its 95 percent interval, and the form of the text."""
     from aha.data.sources import GENERATORS
-    from aha.log import StageLog, told
-    from aha.rundir import write_atomic
 
     source = {
         "source": data,
@@ -85,16 +89,44 @@ def evaluate(
         "seed": seed,
         "max_completion_length": max_completion_length,
         "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
         "eval": {"data": [source], "num_generations": num_generations},
     }
     cfg: EvalStage = validate(EvalStage, values, "command line")
+    _check_output(answers, ".parquet")
+    _check_output(json_file)
+    from aha import evaluate as verb
+    from aha.log import StageLog, side_by_side, told
+    from aha.rundir import write_atomic
+
     console = Console(stderr=True)
-    with StageLog("eval", "eval", console) as log:
-        measures = verb.run(cfg, None, log)
-    for key, measure in measures.items():
-        typer.echo(f"{key:24} {told(measure)}")
+    if against is None:
+        with StageLog("eval", "eval", console) as log:
+            _, measures = verb.answer(cfg, log, answers)
+        lines = [f"{key:24} {told(measure)}" for key, measure in measures.items()]
+        written: dict[str, Any] = {key: measure.as_dict() for key, measure in measures.items()}
+    else:
+        both = verb.compare(cfg, against, console, answers)
+        lines = side_by_side((against, model), both.against, both.model, both.difference)
+        written = asdict(both)
+    typer.echo("\n".join(lines))
     if json_file:
-        write_atomic(json_file, json.dumps({key: m.as_dict() for key, m in measures.items()}, indent=2) + "\n")
+        write_atomic(json_file, json.dumps(written, indent=2) + "\n")
+
+
+def _check_output(path: Path | None, suffix: str = "") -> None:
+    """Refuse a file that cannot be written before minutes go into what it is to hold."""
+    if path is None:
+        return
+    if not path.name.endswith(suffix):
+        raise UserError(f"{path}: want a file that ends in {suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'its folder cannot be written to'}")
 
 
 @app.command()

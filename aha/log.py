@@ -120,8 +120,33 @@ def told(measure: Measure) -> str:
 
     Example: "0.250 [0.214, 0.290] n=512"
     """
-    digits = 3 if measure.value < 10 else 1
-    return f"{measure.value:.{digits}f} [{measure.low:.{digits}f}, {measure.high:.{digits}f}] n={measure.n}"
+    return f"{interval(measure)} n={measure.n}"
+
+
+def interval(measure: Measure, sign: str = "") -> str:
+    """A value with its interval; with `sign` "+" for differences.
+
+    Example: "+0.080 [+0.051, +0.109]"
+    """
+    digits = 3 if abs(measure.value) < 10 else 1
+    return f"{measure.value:{sign}.{digits}f} [{measure.low:{sign}.{digits}f}, {measure.high:{sign}.{digits}f}]"
+
+
+def side_by_side(
+    names: tuple[str, str], before: Mapping[str, Measure], after: Mapping[str, Measure], difference: Mapping[str, Measure]
+) -> list[str]:
+    """Lines of a table of two evaluations; under a measure its difference, where there is one."""
+    lines = [f"{'':20} {_end(names[0], 24):24} {_end(names[1], 24)}"]
+    for key, measure in before.items():
+        lines.append(f"{_end(key, 20):20} {interval(measure):24} {interval(after[key]):24} n={measure.n}")
+        if key in difference:
+            lines.append(f"{'  difference':20} {interval(difference[key], '+')}")
+    return lines
+
+
+def _end(text: str, width: int) -> str:
+    """The last `width` characters of a text, which tell paths and measures apart."""
+    return text if len(text) <= width else "…" + text[1 - width :]
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -2,15 +2,20 @@
 
 import math
 import random
+import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from aha.chat import parse
 from aha.config import PromptConfig
-from aha.types import Completion, Group
+from aha.types import Completion, Group, UserError
 
 Z = 1.959964  # two-sided 95 percent
 BOOTSTRAP_SAMPLES = 1000
+WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")  # a Chinese character counts as a word
+BOX = "\\boxed{"
+REPETITIVE = 0.5  # traces of large reasoning models repeat up to a quarter of their 4-grams, loops nearly all
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,113 @@ def pass_at_1(groups: Sequence[Group]) -> Measure:
     return share(groups, lambda completion: completion.solved)
 
 
-def measure(groups: Sequence[Group], prompt: PromptConfig) -> dict[str, Measure]:
-    """Accuracy of every task, and the form of the text: `<task>/pass@1`, `format/rate`, `length/mean` (tokens)."""
-    tasks = list(dict.fromkeys(group.problem.task for group in groups))
-    measures = {f"{task}/pass@1": pass_at_1([g for g in groups if g.problem.task == task]) for task in tasks}
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Chance that at least one of `k` samples is right, estimated without bias from `n` samples of which `c` are.
+
+    1 - C(n - c, k) / C(n, k) (arXiv 2107.03374, equation 1).
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} cannot be estimated from {n} samples")
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def mean_pass_at_k(groups: Sequence[Group], k: int) -> Measure:
+    """pass@k over problems: bootstrap, but Wilson where `k` is all samples of each, so that a problem is a yes or a no."""
+    passed = [pass_at_k(len(g.completions), sum(c.solved for c in g.completions), k) for g in groups]
+    all_used = all(len(group.completions) == k for group in groups)
+    return wilson(sum(passed), len(passed)) if all_used else bootstrap(passed)
+
+
+def maj_at_k(groups: Sequence[Group], k: int, prompt: PromptConfig) -> Measure:
+    """Share of problems whose most frequent answer among the first `k` samples is right (arXiv 2203.11171), with Wilson's
+    interval.
+
+    Of equally frequent answers the first wins. It is right where the first sample that gave it is solved; a problem
+    without any answer is not.
+    """
+    return wilson(sum(_majority_is_right(group.completions[:k], prompt) for group in groups), len(groups))
+
+
+def _majority_is_right(completions: Sequence[Completion], prompt: PromptConfig) -> bool:
+    votes = [(answer, c.solved) for c in completions if (answer := final_answer(c.text, prompt))]
+    if not votes:
+        return False
+    [(winner, _)] = Counter(answer for answer, _ in votes).most_common(1)  # of equals the one counted first
+    return next(solved for answer, solved in votes if answer == winner)
+
+
+def final_answer(text: str, prompt: PromptConfig) -> str | None:
+    """The answer that a completion votes for: the content of the answer tag, else of the last box after the thoughts.
+
+    White space is removed and nothing else is changed: "2 * 3" and "2*3" are the same answer, "2*3" and "3*2" are two.
+    """
+    parsed = parse(text, prompt.think, prompt.answer)
+    answer = _last_box(parsed.body) if parsed.answer is None else parsed.answer
+    return "".join(answer.split()) or None
+
+
+def _last_box(body: str) -> str:
+    """What stands between the braces of the last \\boxed{...}; empty where there is none or it is not closed."""
+    start = body.rfind(BOX)
+    depth = 0
+    for end in range(start + len(BOX) - 1, len(body) if start >= 0 else 0):
+        depth += {"{": 1, "}": -1}.get(body[end], 0)
+        if depth == 0:
+            return body[start + len(BOX) : end]
+    return ""
+
+
+def paired_difference(before: Sequence[Group], after: Sequence[Group]) -> Measure:
+    """Mean over problems of how much larger the share of solved samples is `after`, bootstrapped over problems.
+
+    Both are answers to the same problems in the same order; raises UserError where they are not.
+    """
+    asked = [[(group.problem.id, group.problem.question) for group in groups] for groups in (before, after)]
+    if asked[0] != asked[1]:
+        shared = len(set(asked[0]) & set(asked[1]))
+        raise UserError(
+            f"the two evaluations are not of the same problems in the same order: one has {len(before)}, the other "
+            f"{len(after)}, and {shared} are in both"
+        )
+    return bootstrap([_solved_share(new) - _solved_share(old) for old, new in zip(before, after, strict=True)])
+
+
+def _solved_share(group: Group) -> float:
+    return sum(completion.solved for completion in group.completions) / len(group.completions)
+
+
+def repeated_share(text: str, ngram_size: int) -> float:
+    """Share of the word n-grams of `text` that are repetitions, from 0 to 1."""
+    words = WORD.findall(text.lower())
+    ngrams = list(zip(*(words[i:] for i in range(ngram_size)), strict=False))
+    return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+
+
+def of_task(groups: Sequence[Group], task: str) -> list[Group]:
+    return [group for group in groups if group.problem.task == task]
+
+
+def tasks_of(groups: Sequence[Group]) -> list[str]:
+    """The tasks of the problems, in the order of their first ones."""
+    return list(dict.fromkeys(group.problem.task for group in groups))
+
+
+def measure(groups: Sequence[Group], prompt: PromptConfig, k: int | None = None) -> dict[str, Measure]:
+    """Accuracy of every task, and the form of the text.
+
+    `<task>/pass@1`; with several samples per problem `<task>/pass@k` and `<task>/maj@k`, for all samples unless `k` says
+    how many; `format/rate`; `length/mean` in tokens; `repetition/rate`, the share of completions of whose word 4-grams
+    more than half came before.
+    """
+    measures = {}
+    for task in tasks_of(groups):
+        mine = of_task(groups, task)
+        measures[f"{task}/pass@1"] = pass_at_1(mine)
+        size = k or min(len(group.completions) for group in mine)
+        if size > 1:
+            measures[f"{task}/pass@{size}"] = mean_pass_at_k(mine, size)
+            measures[f"{task}/maj@{size}"] = maj_at_k(mine, size, prompt)
     measures["format/rate"] = share(groups, lambda c: parse(c.text, prompt.think, prompt.answer).is_well_formed)
     measures["length/mean"] = mean([sum(len(c.sample.token_ids) for c in g.completions) / len(g.completions) for g in groups])
+    measures["repetition/rate"] = share(groups, lambda c: repeated_share(c.text, 4) > REPETITIVE)
     return measures

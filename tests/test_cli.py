@@ -5,9 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from aha import __version__
+from aha.cli import app
+from aha.data.presets import PRESETS
+from aha.model import save_policy
 
 RECIPE = """
 name: toy
@@ -130,6 +136,66 @@ def test_eval_reads_a_file_by_a_preset(model_folder, tmp_path):
     arguments = ["--model", str(model_folder), "--data", "q.jsonl", "--preset", "gsm8k", "--max-completion-length", "4"]
     result = aha("eval", *arguments, cwd=tmp_path)
     assert "gsm8k/pass@1" in result.stdout, result.stderr
+
+
+def test_eval_of_several_answers_tells_pass_at_k_and_maj_at_k_and_keeps_the_answers(model_folder, tmp_path):
+    arguments = ["--model", str(model_folder), "--limit", "3", "--num-generations", "2", "--max-completion-length", "4"]
+    result = aha("eval", *arguments, "--answers", "kept/answers.parquet", cwd=tmp_path)
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [
+        *["countdown/pass@1", "countdown/pass@2", "countdown/maj@2", "format/rate", "length/mean", "repetition/rate"]
+    ], result.stderr
+    rows = pyarrow.parquet.read_table(tmp_path / "kept" / "answers.parquet").to_pylist()
+    assert [(row["problem"], row["sample"]) for row in rows] == [(f"countdown/{i}", j) for i in range(3) for j in range(2)]
+
+
+def aha_here(*arguments: str) -> str:
+    """The output of a command in this process, where torch is loaded already."""
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_eval_samples_as_told(model_folder, tmp_path):
+    def completions(*options: str) -> list[str]:
+        arguments = ["--model", str(model_folder), "--limit", "3", "--max-completion-length", "6"]
+        aha_here("eval", *arguments, "--answers", str(tmp_path / "a.parquet"), *options)
+        return pyarrow.parquet.read_table(tmp_path / "a.parquet")["completion"].to_pylist()
+
+    greedy = completions("--temperature", "0")
+    assert completions("--top-k", "1") == completions("--top-p", "0.000001") == greedy
+    assert completions() != greedy
+
+
+def test_eval_against_another_model_tells_the_paired_difference(make_policy, model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_policy(make_policy(seed=1), Path("other"), torch.float32)
+    options = ["--model", "other", "--limit", "4", "--max-completion-length", "4"]
+    lines = aha_here(
+        *["eval", *options, "--against", str(model_folder), "--json", "both.json", "--answers", "both.parquet"]
+    ).splitlines()
+    assert len(lines) == 6
+    assert all(len(line) <= 80 for line in lines)
+    assert lines[0].split() == ["…" + str(model_folder)[-23:], "other"]
+    assert lines[2].split()[:2] == ["difference", "+0.000"]
+    written = json.loads(Path("both.json").read_text())
+    assert list(written) == ["against", "model", "difference"]
+    assert written["difference"] == {"countdown/pass@1": {"value": 0.0, "low": 0.0, "high": 0.0, "n": 4}}
+    aha_here("eval", *options, "--json", "alone.json", "--answers", "alone.parquet")
+    assert json.loads(Path("alone.json").read_text()) == written["model"]
+    assert pyarrow.parquet.read_table("both.parquet").equals(pyarrow.parquet.read_table("alone.parquet"))
+
+
+def test_eval_refuses_an_output_that_cannot_be_written_before_it_begins(tmp_path):
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "file").write_text("")
+    fails_in_one_line(aha("eval", "--answers", "answers.csv", cwd=tmp_path), "answers.csv", "ends in .parquet")
+    fails_in_one_line(aha("eval", "--answers", "folder.parquet", cwd=tmp_path), "folder.parquet", "is a folder")
+    fails_in_one_line(aha("eval", "--json", "file/out.json", cwd=tmp_path), "file/out.json")
+
+
+def test_eval_help_names_every_preset():
+    text = " ".join(aha("eval", "--help").stdout.replace("│", " ").split())
+    assert all(name in text for name in PRESETS)
 
 
 def test_chat_tells_what_it_loaded_and_answers(model_folder):

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from aha import log as log_module
-from aha.log import WIDTH, StageLog, clock, printable, sample_text, sparkline, told
+from aha.log import WIDTH, StageLog, clock, interval, printable, sample_text, side_by_side, sparkline, told
 from aha.metrics import Measure
 from aha.rundir import StageDir
 from aha.types import Completion, Group, Problem, Sample
@@ -85,6 +85,28 @@ def test_clock(seconds, expected):
 def test_a_measure_is_told_with_interval_and_number():
     assert told(Measure(0.25, 0.2137, 0.2899, 512)) == "0.250 [0.214, 0.290] n=512"
     assert told(Measure(102.34, 99.96, 104.7, 512)) == "102.3 [100.0, 104.7] n=512"
+
+
+def test_a_difference_is_told_with_its_sign():
+    assert interval(Measure(0.08, 0.051, 0.109, 512), "+") == "+0.080 [+0.051, +0.109]"
+    assert interval(Measure(-0.08, -0.109, 0.0, 512), "+") == "-0.080 [-0.109, +0.000]"
+    assert interval(Measure(-102.34, -104.7, -99.96, 512), "+") == "-102.3 [-104.7, -100.0]"
+
+
+def test_two_evaluations_stand_side_by_side_in_eighty_columns():
+    task = "a_task_with_a_long_name/pass@1"
+    before = {task: Measure(0.25, 0.2137, 0.2899, 99999), "length/mean": Measure(1234.5, 1200.1, 1270.2, 99999)}
+    after = {task: Measure(0.5, 0.4569, 0.5431, 99999), "length/mean": Measure(2234.5, 2200.1, 2270.2, 99999)}
+    difference = {task: Measure(0.25, 0.2, 0.3, 99999)}
+    lines = side_by_side(("tiny-base", "runs/a-run-with-a-long-name/zero/model"), before, after, difference)
+    assert [line.split() for line in lines] == [
+        ["tiny-base", "…-a-long-name/zero/model"],
+        ["…_a_long_name/pass@1", "0.250", "[0.214,", "0.290]", "0.500", "[0.457,", "0.543]", "n=99999"],
+        ["difference", "+0.250", "[+0.200,", "+0.300]"],
+        ["length/mean", "1234.5", "[1200.1,", "1270.2]", "2234.5", "[2200.1,", "2270.2]", "n=99999"],
+    ]
+    assert lines[0].index("…") == lines[1].index("0.500") == lines[3].index("2234.5")
+    assert max(map(len, lines)) <= WIDTH
 
 
 def test_what_could_move_the_cursor_is_made_visible():

@@ -1,12 +1,26 @@
 """Intervals against known values, and what an evaluation measures."""
 
+import itertools
 import random
 
 import pytest
 
 from aha.config import PromptConfig
-from aha.metrics import Measure, bootstrap, mean, measure, pass_at_1, wilson
-from aha.types import Completion, Group, Problem, Sample
+from aha.metrics import (
+    Measure,
+    bootstrap,
+    final_answer,
+    maj_at_k,
+    mean,
+    mean_pass_at_k,
+    measure,
+    paired_difference,
+    pass_at_1,
+    pass_at_k,
+    repeated_share,
+    wilson,
+)
+from aha.types import Completion, Group, Problem, Sample, UserError
 
 
 @pytest.mark.parametrize(
@@ -66,13 +80,15 @@ def test_bootstrap_is_seeded_and_within_the_data():
 GOOD, BARE = "<think>a</think> <answer>2</answer>", "2"
 
 
-def group(solved: list[bool], task: str = "sums", texts: list[str] | None = None, lengths: list[int] | None = None) -> Group:
+def group(
+    solved: list[bool], task: str = "sums", texts: list[str] | None = None, lengths: list[int] | None = None, number: int = 0
+) -> Group:
     texts, lengths = texts or [GOOD] * len(solved), lengths or [3] * len(solved)
     completions = [
         Completion(Sample([1] * length, [0.0] * length, "stop"), text, {}, float(is_solved), is_solved)
         for is_solved, text, length in zip(solved, texts, lengths, strict=True)
     ]
-    return Group(Problem(f"{task}/0", task, "q", {}, "accuracy"), "q", [1], completions)
+    return Group(Problem(f"{task}/{number}", task, "q", {}, "accuracy"), "q", [1], completions)
 
 
 def test_pass_at_1_of_single_samples_is_wilson_over_problems():
@@ -86,6 +102,153 @@ def test_pass_at_1_of_several_samples_is_the_bootstrap_over_problems():
     assert (pass_at_1(groups).value, pass_at_1(groups).n) == (0.5, 3)
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_pass_at_k_is_the_share_of_draws_of_k_samples_with_a_right_one(n):
+    for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+        draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+        assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+def test_pass_at_k_holds_for_large_numbers():
+    assert pass_at_k(100_000, 1, 1) == pytest.approx(1e-5)
+    assert pass_at_k(10_000, 1, 5_000) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("k", [0, 4, -1])
+def test_pass_at_k_of_more_samples_than_there_are_is_refused(k):
+    with pytest.raises(ValueError, match=f"pass@{k} cannot be estimated from 3 samples"):
+        pass_at_k(3, 1, k)
+
+
+def test_mean_pass_at_k_over_problems():
+    groups = [group([True, False, False, False]), group([False] * 4), group([True, True, False, False])]
+    assert mean_pass_at_k(groups, 2) == bootstrap([0.5, 0.0, 5 / 6])
+    assert mean_pass_at_k(groups, 4) == wilson(2, 3)  # with all samples a problem is passed or not
+    assert mean_pass_at_k(groups, 1).value == pass_at_1(groups).value
+
+
+def answers(*texts: str | None) -> list[str]:
+    """Completions with these answers; None for one without."""
+    return ["<think>a</think>" if text is None else f"<think>a</think> <answer>{text}</answer>" for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("given", "solved", "expected"),
+    [
+        (["2", "2", "3"], [True, True, False], 1),
+        (["2", "3", "3"], [True, False, False], 0),
+        (["3", "2", "2"], [False, True, True], 1),
+        (["2", "3"], [True, False], 1),  # a tie: the first one wins
+        (["3", "2"], [False, True], 0),
+        (["3", "2", "2", "3"], [False, True, True, False], 0),
+        ([None, None, "2"], [False, False, True], 1),  # no answer, no vote
+        (["", "", "2"], [False, False, True], 1),
+        ([None, None], [False, True], 0),
+        (["1 + 2", "1+2", "4", "4"], [True, True, False, False], 1),  # white space does not count
+        (["1+2", "2+1", "4", "4"], [True, True, False, False], 0),  # all else does
+    ],
+)
+def test_maj_at_k_by_hand(given, solved, expected):
+    found = maj_at_k([group(solved, texts=answers(*given))], len(given), PromptConfig())
+    assert found == wilson(expected, 1)
+
+
+def test_maj_at_k_looks_at_the_first_k_samples():
+    groups = [group([True, False, False], texts=answers("2", "3", "3"))]
+    assert [maj_at_k(groups, k, PromptConfig()).value for k in (1, 2, 3)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>3</think> <answer> 44 + 19\n</answer>", "44+19"),
+        ("<think>\\boxed{3}</think> So \\boxed{1}, no: $\\boxed{\\frac{1}{2}}$.", "\\frac{1}{2}"),
+        ("\\boxed{3}", "3"),
+        ("<think>\\boxed{3}", None),
+        ("<think>a</think> \\boxed{3", None),
+        ("<think>a</think> \\boxed{}", None),
+        ("<think>a</think> The answer is 3.", None),
+        ("<think>a</think> <answer></answer> \\boxed{3}", None),
+        ("", None),
+    ],
+)
+def test_the_final_answer_is_that_of_the_tag_or_the_last_box(text, expected):
+    assert final_answer(text, PromptConfig()) == expected
+
+
+def test_measure_of_several_samples_tells_pass_at_k_and_maj_at_k():
+    groups = [
+        group([True, False, False], texts=answers("2", "3", "3")),
+        group([False, False, False], texts=answers("2", "3", "3")),
+        group([True, True], "words", texts=answers("2", "2")),
+    ]
+    found = measure(groups, PromptConfig())
+    assert found["sums/pass@1"] == bootstrap([1 / 3, 0])
+    assert found["sums/pass@3"] == wilson(1, 2)
+    assert found["sums/maj@3"] == wilson(0, 2)
+    assert found["words/pass@2"] == found["words/maj@2"] == wilson(1, 1)
+    assert sum("@" in key for key in found) == 6
+    of_two = measure(groups[:2], PromptConfig(), k=2)
+    assert of_two["sums/pass@2"] == mean_pass_at_k(groups[:2], 2) == bootstrap([pass_at_k(3, 1, 2), 0])
+    assert of_two["sums/maj@2"] == wilson(1, 2)
+
+
+def test_paired_difference_is_the_mean_over_problems():
+    before = [group([True, False], number=0), group([False, False], number=1), group([True, True], number=2)]
+    after = [group([True, True], number=0), group([True, False], number=1), group([True, False], number=2)]
+    assert paired_difference(before, after) == bootstrap([0.5, 0.5, -0.5])
+    assert paired_difference(after, before) == bootstrap([-0.5, -0.5, 0.5])
+    assert paired_difference(before, before) == Measure(0, 0, 0, 3)
+
+
+def test_a_paired_difference_is_known_better_than_two_unpaired_values():
+    rng = random.Random(1)
+    is_easy = [rng.random() < 0.5 for _ in range(200)]  # the same problems are easy for both
+    before = [group([easy], number=i) for i, easy in enumerate(is_easy)]
+    after = [group([easy or i % 20 == 0], number=i) for i, easy in enumerate(is_easy)]
+    difference = paired_difference(before, after)
+    assert difference.value == pytest.approx(pass_at_1(after).value - pass_at_1(before).value)
+    assert 0 < difference.low < difference.high
+    assert pass_at_1(before).high > pass_at_1(after).low
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [([0, 1], "one has 3, the other 2, and 2 are in both"), ([0, 1, 3], "one has 3, the other 3, and 2 are in both")],
+)
+def test_a_paired_difference_of_other_problems_is_refused(numbers, words):
+    before = [group([True], number=i) for i in range(3)]
+    with pytest.raises(UserError, match=f"not of the same problems.*{words}"):
+        paired_difference(before, [group([True], number=i) for i in numbers])
+
+
+def test_problems_are_the_same_only_if_their_questions_are():
+    other = Group(Problem("sums/0", "sums", "another question", {}, "accuracy"), "q", [1], group([True]).completions)
+    with pytest.raises(UserError, match="0 are in both"):
+        paired_difference([group([True])], [other])
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "expected"),
+    [
+        ("a b c d a b c d", 4, 1 / 5),
+        ("a b c", 4, 0),
+        ("A, a! a. a? a", 4, 1 / 2),
+        ("我们走我们走我们走", 3, 4 / 7),
+    ],
+)
+def test_repeated_share_by_hand(text, size, expected):
+    assert repeated_share(text, size) == pytest.approx(expected)
+
+
+def test_repetition_rate_is_the_share_of_completions_that_mostly_repeat_themselves():
+    texts = [GOOD, "wait no " * 50, " ".join("0000111101100101000"), "1+2=3 " * 20 + "and that is that"]
+    assert repeated_share(texts[2], 4) == 0  # though its words are but two
+    assert measure([group([False], texts=[text]) for text in texts], PromptConfig())["repetition/rate"] == wilson(2, 4)
+    several = measure([group([False, False], texts=texts[:2]), group([False, False], texts=[GOOD, BARE])], PromptConfig())
+    assert several["repetition/rate"] == bootstrap([0.5, 0.0])
+
+
 def test_measure_tells_every_task_and_the_form_of_all_texts():
     groups = [
         group([True], texts=[GOOD], lengths=[4]),
@@ -93,7 +256,7 @@ def test_measure_tells_every_task_and_the_form_of_all_texts():
         group([True], "words", texts=[GOOD], lengths=[9]),
     ]
     found = measure(groups, PromptConfig())
-    assert list(found) == ["sums/pass@1", "words/pass@1", "format/rate", "length/mean"]
+    assert list(found) == ["sums/pass@1", "words/pass@1", "format/rate", "length/mean", "repetition/rate"]
     assert found["sums/pass@1"] == wilson(1, 2)
     assert found["words/pass@1"] == wilson(1, 1)
     assert found["format/rate"] == wilson(2, 3)

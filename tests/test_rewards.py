@@ -12,15 +12,25 @@ from aha.types import UserError
 TAGS = ("think", "answer")
 GOOD = "<think>44+19=63, 63+35=98 yes!</think> <answer>44+19+35</answer>"
 STEPS = "<think>First, 1+1.\nNext, that is 2.\nFinally, done.</think> <answer>2</answer>"
-# Of every reward: (gold completion, its token ids, columns, top score, bottom score).
+# Of every reward that pays: (gold completion, its token ids, columns, top score, bottom score).
 PAYS = {
     "countdown": (GOOD, [1, 2, 3], {"nums": [44, 19, 35], "target": 98}, 1.0, 0.0),
     "accuracy": (STEPS, [1, 2, 3], {"gold": "2"}, 1.0, 0.0),
+    "exact_match": (STEPS, [1, 2, 3], {"gold": "2"}, 1.0, 0.0),
+    "keyword": (GOOD, [1, 2, 3], {"keywords": ["35", "44"]}, 1.0, 0.0),
     "format": (GOOD, [1, 2, 3], {}, 1.0, 0.0),
+    "tag_count": (GOOD, [1, 2, 3], {}, 1.0, 0.0),
     "reasoning_steps": (STEPS, [1, 2, 3], {}, 1.0, 0.0),
     "cosine": (STEPS, [], {"gold": "2"}, 1.0, -1.0),  # its top is at length 0
 }
-COSTS = {"repetition_penalty": (STEPS, [1, 2, 3], {}, -1.0)}
+# Of every penalty: (clean completion, its token ids, the worst completion, its token ids, its score).
+COSTS = {
+    "repetition_penalty": (STEPS, [1, 2, 3], "again and " * 10_000, [1, 2, 3], -1.0),
+    "soft_overlong": (STEPS, [1, 2, 3], STEPS, [1] * 10, -1.0),
+}
+RELATIVE = {"length"}  # to the other completions of the group
+ARGS = {"soft_overlong": {"max_length": 10, "cache": 4}}
+SINGLE = {**{name: row[:3] for name, row in PAYS.items()}, **{name: (*row[:2], {}) for name, row in COSTS.items()}}
 
 
 def call(name: str, completion, *, ids=(), args=None, tags=TAGS, **columns) -> float | None:
@@ -30,7 +40,7 @@ def call(name: str, completion, *, ids=(), args=None, tags=TAGS, **columns) -> f
 
 
 def test_every_reward_is_covered_below():
-    assert PAYS.keys() | COSTS.keys() == REWARDS.keys()
+    assert PAYS.keys() | COSTS.keys() | RELATIVE | {"reasoning_gym"} == REWARDS.keys()  # an extra, in test_gym.py
 
 
 @pytest.mark.parametrize("name", PAYS)
@@ -42,31 +52,32 @@ def test_a_gold_answer_gets_the_top_score_and_an_empty_one_the_bottom(name):
 
 @pytest.mark.parametrize("name", COSTS)
 def test_a_clean_answer_costs_nothing(name):
-    clean, ids, columns, worst = COSTS[name]
-    assert call(name, clean, ids=ids, **columns) == 0
-    assert call(name, "", ids=[], **columns) == 0
-    assert call(name, "again and " * 10_000, ids=ids, **columns) == pytest.approx(worst, abs=1e-3)
+    clean, ids, dirty, dirty_ids, worst = COSTS[name]
+    assert call(name, clean, ids=ids, args=ARGS.get(name)) == 0
+    assert call(name, "", ids=[], args=ARGS.get(name)) == 0
+    assert call(name, dirty, ids=dirty_ids, args=ARGS.get(name)) == pytest.approx(worst, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", SINGLE)
 def test_conversations_are_scored_as_their_last_message(name):
-    completion, ids, columns, *_ = {**PAYS, **COSTS}[name]
+    completion, ids, columns = SINGLE[name]
     messages = [{"role": "user", "content": "<answer>0</answer>"}, {"role": "assistant", "content": completion}]
-    assert call(name, messages, ids=ids, **columns) == call(name, completion, ids=ids, **columns)
-    assert call(name, messages[1:], ids=ids, **columns) == call(name, completion, ids=ids, **columns)
+    expected = call(name, completion, ids=ids, args=ARGS.get(name), **columns)
+    assert call(name, messages, ids=ids, args=ARGS.get(name), **columns) == expected
+    assert call(name, messages[1:], ids=ids, args=ARGS.get(name), **columns) == expected
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", SINGLE)
 def test_rewards_can_be_called_as_trl_calls_them(name):
-    completion, ids, columns, *_ = {**PAYS, **COSTS}[name]
-    lists = {key: [value, value] for key, value in columns.items()}
+    completion, ids, columns = SINGLE[name]
+    lists = {key: [value, value] for key, value in columns.items()} | ARGS.get(name, {})
     conversations = [[{"role": "assistant", "content": completion}], [{"role": "assistant", "content": ""}]]
     prompts = [[{"role": "user", "content": "q"}]] * 2
     scores = REWARDS[name](prompts=prompts, completions=conversations, completion_ids=[ids, []], trainer_state=None, **lists)
-    assert scores == [call(name, completion, ids=ids, **columns), call(name, "", ids=[], **columns)]
+    assert scores == [call(name, text, ids=i, args=ARGS.get(name), **columns) for text, i in ((completion, ids), ("", []))]
 
 
-@pytest.mark.parametrize("name", ["countdown", "accuracy", "format", "reasoning_steps", "cosine"])
+@pytest.mark.parametrize("name", PAYS)
 def test_tags_may_have_other_names(name):
     completion, ids, columns, top, _ = PAYS[name]
     other = completion.replace("think>", "thinking>").replace("answer>", "result>")
@@ -124,6 +135,24 @@ def test_format_wants_every_tag_once_and_something_inside(text, expected):
     assert call("format", text) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "quarters"),
+    [
+        (GOOD, 4),
+        ("no tags", 0),
+        ("<think>a", 1),
+        ("<think>a</think> 2", 2),
+        ("</answer><answer></think><think>", 4),  # where they stand is the format reward's business
+        ("<think>a</think> <answer>2", 3),
+        (GOOD + "<answer>", 3),
+        (GOOD + GOOD, 0),
+        ("<Think>a</Think>", 0),
+    ],
+)
+def test_tag_count_pays_a_quarter_for_every_tag_that_stands_once(text, quarters):
+    assert call("tag_count", text) == quarters / 4
+
+
 # Accuracy.
 
 
@@ -153,6 +182,97 @@ def test_accuracy_reads_the_answer_after_the_thoughts(text, gold, expected):
 def test_gold_that_cannot_be_parsed_skips_the_row_or_pays_what_the_recipe_says(gold):
     assert call("accuracy", "<think>a</think> <answer>2</answer>", gold=gold) is None
     assert call("accuracy", "<think>a</think> <answer>2</answer>", gold=gold, args={"unparsable_gold": 0.5}) == 0.5
+
+
+# Words.
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "expected"),
+    [
+        ("Paris", "Paris", 1.0),
+        ("  paris. ", "PARIS", 1.0),
+        ('**"The  Beatles".**', "the beatles", 1.0),
+        ("“ New\nYork! ”", "New York", 1.0),
+        ("Ｐａｒｉｓ！", "paris", 1.0),  # full width
+        ("e\u0301t\u00e9", "\u00e9te\u0301", 1.0),  # composed or not
+        ("巴黎。", "巴黎", 1.0),
+        ("STRASSE", "Straße", 1.0),
+        (7, 7, 1.0),
+        ("The Beatles", "Beatles", 0.0),  # articles are words
+        ("Paris, France", "Paris", 0.0),
+        ("-5", "5", 0.0),
+        ("5%", "5", 0.0),
+        (".5", "5", 0.0),
+        ("(5", "5", 0.0),
+        ("*5", "5", 0.0),
+        ("New York", "NewYork", 0.0),
+        ("", "Paris", 0.0),
+    ],
+)
+def test_exact_match_compares_words_without_case_and_what_surrounds_them(answer, gold, expected):
+    assert call("exact_match", f"<think>a</think> <answer>{answer}</answer>", gold=gold) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>a</think> Paris", 1.0),
+        ("Paris", 1.0),
+        ("<think>Paris</think>", 0.0),
+        ("<think>Paris", 0.0),
+        ("<think>a</think> <answer>Paris</answer> <answer>Rome</answer>", 0.0),
+        ("<think>Rome</think> It is <answer>Paris</answer>, sure.", 1.0),
+    ],
+)
+def test_exact_match_reads_the_tag_or_else_all_that_follows_the_thoughts(text, expected):
+    assert call("exact_match", text, gold="Paris") == expected
+
+
+@pytest.mark.parametrize("gold", ["", " ", None, "..."])
+def test_exact_match_skips_rows_without_gold(gold):
+    assert call("exact_match", "<think>a</think> <answer></answer>", gold=gold) is None
+
+
+def test_exact_match_of_a_long_row_of_quotation_marks_ends():
+    assert call("exact_match", '"' * 1_000_000, gold="Paris") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "keywords", "expected"),
+    [
+        ("The Sun and the moon.", ["sun", "MOON"], 1.0),
+        ("The sun.", ["sun", "moon"], 0.5),
+        ("sunny, moonlit", ["sun", "moon"], 0.0),
+        ("a monsun, a bimoon", ["sun", "moon"], 0.0),
+        ("axb", ["a.b"], 0.0),
+        ("a red\n giant", ["red giant"], 1.0),
+        ("written in C++, not C", ["c++", "c"], 1.0),
+        ("C++", ["c"], 1.0),
+        ("Cpp", ["c"], 0.0),
+        ("太阳很大", ["太阳", "月亮"], 0.5),
+        ("5+15", ["5", "1"], 0.5),
+        ("", ["sun"], 0.0),
+        ("sun", [], None),
+    ],
+)
+def test_keyword_pays_the_share_of_words_found(answer, keywords, expected):
+    text = f"<think>sun moon</think> <answer>{answer}</answer>"
+    assert call("keyword", text, keywords=keywords) == expected
+    if keywords:
+        assert call("keyword", text, args={"keywords": keywords}) == expected
+
+
+def test_keyword_may_look_at_the_whole_text():
+    text = "<think>the sun</think> <answer>2</answer>"
+    assert call("keyword", text, args={"keywords": ["sun"]}) == 0
+    assert call("keyword", text, args={"keywords": ["sun"], "where": "text"}) == 1
+
+
+def test_keywords_of_a_column_are_those_of_the_row():
+    [reward] = load_rewards([RewardConfig(name="keyword")])
+    columns = [{"keywords": ["sun"]}, {"keywords": ["moon", "sea"]}, {"keywords": None}, {}]
+    assert score(reward, ["q"] * 4, ["moon"] * 4, [[1]] * 4, columns, TAGS) == [0.0, 0.5, None, None]
 
 
 # Cosine.
@@ -197,6 +317,75 @@ def test_cosine_grades_countdown_too_and_skips_what_its_grader_skips():
     assert call("cosine", GOOD, ids=[0, 0], args=args, nums=[44, 19, 35], target=98) == pytest.approx(0.75)
     assert call("cosine", GOOD, ids=[0, 0], args=args, nums=[44, 19, 35], target=99) == pytest.approx(-0.75)
     assert call("cosine", "2", ids=[0, 0], gold="no number") is None
+
+
+# Length.
+
+
+def length_scores(texts: list[str], lengths: list[int], prompts: list | None = None, **args) -> list[float | None]:
+    [reward] = load_rewards([RewardConfig(name="length", args=args)])
+    columns = [{"gold": "2"}] * len(texts)
+    return score(reward, prompts or ["q"] * len(texts), texts, [[0] * n for n in lengths], columns, TAGS)
+
+
+def test_length_by_hand():
+    """lambda of the lengths 10, 20, 30 and 50 is 0.5, 0.25, 0 and -0.5."""
+    lengths = [30, 10, 50, 20]
+    assert length_scores(["2"] * 4, lengths) == [0.0, 0.5, -0.5, 0.25]
+    assert length_scores(["3"] * 4, lengths) == [0.0, 0.0, -0.5, 0.0]
+    assert length_scores(["2", "3", "2", "2"], lengths) == [0.0, 0.0, -0.5, 0.25]
+
+
+def test_length_gives_the_shortest_right_answer_the_top_the_longest_the_bottom_and_an_empty_one_nothing():
+    assert length_scores([STEPS, STEPS, STEPS.replace("2<", "3<"), ""], [3, 40, 40, 3]) == [0.5, -0.5, -0.5, 0.0]
+
+
+def test_length_of_equally_long_completions_is_zero():
+    assert length_scores(["2", "3"], [7, 7]) == [0.0, 0.0]
+    assert length_scores(["2"], [7]) == [0.0]
+
+
+def test_length_is_relative_to_the_consecutive_rows_of_the_same_prompt():
+    lengths = [10, 20, 100, 300, 30, 40]
+    assert length_scores(["2"] * 6, lengths, ["a", "a", "b", "b", "a", "a"]) == [0.5, -0.5] * 3
+    conversations = [[{"role": "user", "content": text}] for text in "aabbaa"]
+    assert length_scores(["2"] * 6, lengths, conversations) == [0.5, -0.5] * 3
+    assert length_scores(["2"] * 6, lengths, ["a"] * 6) != [0.5, -0.5] * 3
+
+
+def test_length_can_count_characters():
+    assert length_scores(["2", "  2", "    2"], [1, 1, 1], unit="characters") == [0.5, 0.0, -0.5]
+
+
+def test_length_grades_other_tasks_and_skips_what_its_grader_skips():
+    [reward] = load_rewards([RewardConfig(name="length", args={"grader": "exact_match"})])
+    columns = [{"gold": "Paris"}] * 2 + [{"gold": None}] * 2
+    scores = score(
+        reward, ["a", "a", "b", "b"], ["Paris", "Rome", "Paris", "Rome"], [[1], [1] * 9, [1], [1] * 9], columns, TAGS
+    )
+    assert scores == [0.5, -0.5, None, None]
+    [reward] = load_rewards([RewardConfig(name="length", args={"grader": "countdown"})])
+    columns = [{"nums": [44, 19, 35], "target": target} for target in (98, 99)]
+    assert score(reward, ["a", "a"], [GOOD, GOOD], [[1] * 9, [1]], columns, TAGS) == [-0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("length", "args", "expected"),
+    [
+        (0, {"max_length": 100, "cache": 20}, 0),
+        (80, {"max_length": 100, "cache": 20}, 0),
+        (81, {"max_length": 100, "cache": 20}, -0.05),
+        (90, {"max_length": 100, "cache": 20}, -0.5),
+        (100, {"max_length": 100, "cache": 20}, -1),
+        (101, {"max_length": 100, "cache": 20}, -1),
+        (90, {"max_length": 100}, -0.5),  # a fifth
+        (100, {"max_length": 100, "cache": 0}, 0),
+        (101, {"max_length": 100, "cache": 0}, -1),
+        (25, {"max_length": 100, "cache": 100}, -0.25),
+    ],
+)
+def test_soft_overlong_by_hand(length, args, expected):
+    assert call("soft_overlong", "a", ids=[0] * length, args=args) == expected
 
 
 # Repetition.
@@ -340,6 +529,9 @@ def test_a_reward_listed_twice_is_refused():
         ("accuracy", {"answer": "2", "level": 5}, ["reward accuracy", "'gold'", "answer, level"]),
         ("countdown", {"target": 98}, ["reward countdown", "'nums'", "target"]),
         ("cosine", {"answer": "2"}, ["reward cosine", "'gold'"]),
+        ("length", {"answer": "2"}, ["reward length", "'gold'"]),
+        ("exact_match", {"answer": "2"}, ["reward exact_match", "'gold'", "answer"]),
+        ("keyword", {"answer": "2"}, ["reward keyword", "keywords", "the data has answer"]),
     ],
 )
 def test_a_missing_column_is_named_with_those_there_are(name, columns, words):
@@ -373,8 +565,21 @@ def test_a_mistake_inside_a_function_of_the_user_keeps_its_traceback(user_module
     ("name", "args", "words"),
     [
         ("cosine", {"unit": "words"}, "unit is 'words'"),
-        ("cosine", {"max_length": 0}, "max_length 0"),
+        ("cosine", {"max_length": 0}, "max_length is 0"),
         ("cosine", {"grader": "format"}, "unknown grader 'format'; known: accuracy, countdown"),
+        ("length", {"unit": "words"}, "unit is 'words': want tokens or characters"),
+        ("length", {"grader": "format"}, "unknown grader 'format'; known: accuracy, countdown, exact_match"),
+        ("soft_overlong", {}, "max_length is not given"),
+        ("soft_overlong", {"max_length": 0}, "max_length is 0"),
+        ("soft_overlong", {"max_length": 8, "cache": 9}, "max_length is 8 and cache 9"),
+        ("soft_overlong", {"max_length": 8, "cache": -1}, "max_length is 8 and cache -1"),
+        ("keyword", {}, "keywords is no list of words"),
+        ("keyword", {"keywords": []}, "keywords is no list of words"),
+        ("keyword", {"keywords": "sun"}, "keywords is no list of words"),
+        ("keyword", {"keywords": [5]}, "keywords is no list of words"),
+        ("keyword", {"keywords": ["sun", 5]}, "keywords is no list of words"),
+        ("keyword", {"keywords": ["sun", " "]}, "keywords is no list of words"),
+        ("keyword", {"keywords": ["sun"], "where": "thoughts"}, "where is 'thoughts': want answer or text"),
         ("repetition_penalty", {"max_penalty": 1.0}, "max_penalty is 1.0: a penalty is not above 0"),
         ("repetition_penalty", {"ngram_size": 0}, "ngram_size is 0"),
     ],
@@ -393,3 +598,54 @@ def test_a_column_of_the_data_never_takes_the_place_of_what_the_reward_is_given(
 
 def test_a_column_of_the_data_never_takes_the_place_of_an_argument_of_the_recipe():
     assert call("cosine", "2", ids=[0] * 8, args={"max_length": 16}, gold="2", max_length=7) == pytest.approx(0.75)
+
+
+# TRL has some of these rewards too.
+
+BOXED = [f"<think>a</think> So it is $\\boxed{{{answer}}}$." for answer in ("18", "17", "\\frac{36}{2}", "")]
+
+
+def as_conversations(texts: list[str]) -> list[list[dict[str, str]]]:
+    return [[{"role": "assistant", "content": text}] for text in texts]
+
+
+@pytest.mark.parametrize(("max_length", "cache"), [(100, 20), (100, 0), (100, 100), (7, 3)])
+def test_soft_overlong_equals_that_of_trl(max_length, cache):
+    from trl.rewards import get_soft_overlong_punishment
+
+    ids = [[0] * n for n in range(120)]
+    theirs = get_soft_overlong_punishment(max_length, cache)(completion_ids=ids)
+    assert {-1.0, 0.0} <= set(theirs)
+    assert REWARDS["soft_overlong"]([""] * 120, [""] * 120, ids, max_length=max_length, cache=cache) == pytest.approx(theirs)
+
+
+def test_accuracy_equals_that_of_trl_on_boxed_answers():
+    from trl.rewards import accuracy_reward, reasoning_accuracy_reward
+
+    gold = ["$18$"] * 4
+    ours = REWARDS["accuracy"]([""] * 4, as_conversations(BOXED), gold=gold)
+    assert ours == [1.0, 0.0, 1.0, 0.0]
+    assert accuracy_reward(as_conversations(BOXED), gold) == ours
+    assert reasoning_accuracy_reward(as_conversations(BOXED), gold) == ours
+    assert accuracy_reward(as_conversations(BOXED[:1]), ["no number"]) == [None]
+    assert REWARDS["accuracy"]([""], BOXED[:1], gold=["no number"]) == [None]
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 15, 16, 17, 40])
+def test_cosine_equals_that_of_trl(length):
+    from trl.rewards import get_cosine_scaled_reward
+
+    ids = [[0] * length] * 4
+    theirs = get_cosine_scaled_reward(max_len=16)(as_conversations(BOXED), ["$18$"] * 4, ids)
+    ours = REWARDS["cosine"]([""] * 4, as_conversations(BOXED), ids, max_length=16, gold=["$18$"] * 4)
+    assert ours == pytest.approx(theirs)
+    assert ours[0] > 0 > ours[1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("words", ["a b c a b c", "a a a a a", "a b", "", "d e f g"])
+def test_repetition_penalty_of_words_equals_that_of_trl_where_every_word_is_a_token(words, size):
+    from trl.rewards import get_repetition_penalty_reward
+
+    ids = [[ord(word) for word in words.split()]]
+    assert REWARDS["repetition_penalty"]([""], [words], ngram_size=size) == get_repetition_penalty_reward(size)(ids)

@@ -14,17 +14,25 @@ from typing import Any
 from aha.config import RewardConfig
 from aha.rewards.base import RewardFunction
 from aha.rewards.countdown import countdown
-from aha.rewards.form import format_reward, reasoning_steps, repetition_penalty
-from aha.rewards.length import cosine
+from aha.rewards.form import format_reward, reasoning_steps, repetition_penalty, tag_count
+from aha.rewards.gym import reasoning_gym
+from aha.rewards.length import cosine, length, soft_overlong
 from aha.rewards.maths import accuracy
+from aha.rewards.text import exact_match, keyword
 from aha.types import UserError
 
 REWARDS: dict[str, RewardFunction] = {
     "countdown": countdown,
     "accuracy": accuracy,
+    "exact_match": exact_match,
+    "keyword": keyword,
     "format": format_reward,
+    "tag_count": tag_count,
     "reasoning_steps": reasoning_steps,
     "cosine": cosine,
+    "reasoning_gym": reasoning_gym,
+    "length": length,
+    "soft_overlong": soft_overlong,
     "repetition_penalty": repetition_penalty,
 }
 
@@ -41,8 +49,12 @@ class Reward:
     """
 
     name: str
-    weight: float
+    weight: float | Mapping[str, float]
     function: RewardFunction
+
+    def weight_for(self, task: str) -> float | None:
+        """The factor of this reward in the sum for a problem of `task`; None where it does not count there."""
+        return self.weight.get(task) if isinstance(self.weight, Mapping) else self.weight
 
 
 def load_rewards(configs: Sequence[RewardConfig]) -> list[Reward]:

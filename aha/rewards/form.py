@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from aha.chat import parse
+from aha.metrics import repeated_share
 from aha.rewards.base import TAGS, Text, text_of
 
 STEPS_FOR_FULL_SCORE = 3
 STEP = re.compile(r"\bstep \d+\b|^\s*\d+[.)]\s|^\s*[-*]\s|\b(?:first|second|third|next|then|finally)\b,", re.I | re.M)
-WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")  # a Chinese character counts as a word
 
 
 def format_reward(
@@ -20,6 +20,17 @@ def format_reward(
     R1-Zero's format reward (arXiv 2501.12948, section 2.2.2).
     """
     return [float(parse(text_of(completion), *tags).is_well_formed) for completion in completions]
+
+
+def tag_count(
+    prompts: Sequence[Any], completions: Sequence[Text], tags: tuple[str, str] = TAGS, **_: Any
+) -> list[float | None]:
+    """A quarter for each of the four tags that stands exactly once in the completion, wherever that is.
+
+    A first step towards the whole form, for models that rarely hit it (the idea of open-r1's `tag_count_reward`).
+    """
+    marks = [mark for tag in tags for mark in (f"<{tag}>", f"</{tag}>")]
+    return [sum(text_of(completion).count(mark) == 1 for mark in marks) / len(marks) for completion in completions]
 
 
 def reasoning_steps(
@@ -42,10 +53,3 @@ def repetition_penalty(
     if ngram_size < 1:
         raise ValueError(f"ngram_size is {ngram_size}: it must be at least 1")
     return [max_penalty * repeated_share(text_of(completion), ngram_size) for completion in completions]
-
-
-def repeated_share(text: str, ngram_size: int) -> float:
-    """Share of the word n-grams of `text` that are repetitions, from 0 to 1."""
-    words = WORD.findall(text.lower())
-    ngrams = list(zip(*(words[i:] for i in range(ngram_size)), strict=False))
-    return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
