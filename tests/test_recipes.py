@@ -1,46 +1,96 @@
-"""Every recipe in recipes/ is valid and runs two steps at toy size."""
+"""Every recipe in recipes/ is valid and runs two steps at toy size, on a random model of the class that it names."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from aha import pipeline
-from aha.config import load_recipe
+from aha.config import DataConfig, load_recipe
+from aha.data.sources import GENERATORS
+from aha.model import save_policy
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 STATES = ("Run in full", "Run at toy size", "Not run")
+CLASSES = {  # start of a hub id: class, chat template
+    "Qwen/Qwen2.5": ("qwen2", "qwen2_5"),
+    "Qwen/Qwen3": ("qwen3", "qwen3"),
+    "deepseek-ai/": ("deepseek_v3", "deepseekv3"),
+}
+ROWS = {  # invented rows in the schema of each public data set
+    "countdown-tasks-3to4": {"nums": [44, 19, 35], "target": 98},
+    "gsm8k": {"question": "Ann has 2 pens and buys 3. How many has she?", "answer": "2 + 3 = 5\n#### 5"},
+    "numina-math-tir": {"problem": "What is $2+3$?", "solution": "So the answer is $\\boxed{5}$.", "messages": []},
+    "deepscaler": {"problem": "What is $2+3$?", "answer": "5", "solution": "", "difficulty": 1},
+    "math-500": {"problem": "What is $2+3$?", "answer": "5", "solution": "", "subject": "Algebra", "level": 1},
+    "aime24": {"problem": "What is $2+3$?", "answer": "5", "solution": ""},
+    "aime25": {"problem": "What is $2+3$?", "answer": "5"},
+    "mgsm": {"question": "2+3?", "answer_number": 5, "answer": ""},
+}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_says_in_its_header_what_was_run(path):
+def test_recipe_says_in_its_header_what_was_run_and_the_readme_says_the_same(path):
     header = " ".join(line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#"))
-    assert any(state in header for state in STATES)
+    [state] = [state for state in STATES if state in header]
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| `{path.name}`"))
+    assert row.rstrip(" |").lower().endswith(state.lower())
+
+
+@pytest.fixture
+def toy_model(make_family, model_folder, tmp_path):
+    """A function that saves a random model of the class of a hub id, with the chat template of its family."""
+
+    def make(name: str) -> Path:
+        if name == "tiny-base":
+            return model_folder
+        family, template = next(found for start, found in CLASSES.items() if name.startswith(start))
+        policy = make_family(family)
+        trl = pytest.importorskip("trl")
+        policy.tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates" / f"{template}.jinja").read_text()
+        save_policy(policy, tmp_path / family, torch.float32)
+        return tmp_path / family
+
+    return make
+
+
+def toy_data(cfg: DataConfig, folder: Path) -> dict:
+    """The source itself where it is a generator, else a file of invented rows with the same mapping."""
+    values = {**cfg.model_dump(exclude_none=True), "limit": 8}
+    if cfg.source in GENERATORS:
+        return {**values, "limit": 24}
+    preset = cfg.preset or cfg.source
+    file = folder / f"{preset}.jsonl"
+    file.write_text("".join(json.dumps({**ROWS[preset], "number": i}) + "\n" for i in range(8)))
+    return {**values, "source": str(file), "preset": preset, "split": "en" if preset == "mgsm" else "train"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_runs_two_steps_at_toy_size(path, model_folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    recipe = load_recipe(path)
-    if any(not Path(source).exists() for stage in recipe.stages for source in stage.sources if "/" in source):
-        pytest.skip("the data of this recipe is not here")
-    overrides = []
-    for stage in recipe.stages:
-        if stage.kind == "eval":
-            overrides += [f"{stage.name}.max_completion_length=6"]
-        else:
-            overrides += [f"{stage.name}.max_steps=2", f"{stage.name}.per_device_train_batch_size=8"]
-        if stage.kind == "sft":
-            overrides += [f"{stage.name}.data.limit=24"]
+def test_recipe_runs_two_steps_at_toy_size(path, toy_model, tmp_path):
+    overrides: dict[str, object] = {}
+    for stage in load_recipe(path).stages:
+        if not stage.model.startswith("${") and getattr(stage, "init", "model") == "model":
+            overrides[f"{stage.name}.model"] = str(toy_model(stage.model))
+        if stage.kind != "sft":
+            overrides[f"{stage.name}.max_completion_length"] = 6
+            overrides[f"{stage.name}.eval"] = {
+                "data": [toy_data(cfg, tmp_path) for cfg in stage.eval.data],
+                "num_generations": min(2, stage.eval.num_generations),
+            }
+        if stage.kind != "eval":
+            steps = getattr(stage, "steps_per_generation", None)
+            overrides[f"{stage.name}.data"] = [toy_data(cfg, tmp_path) for cfg in stage.data]
+            overrides[f"{stage.name}.max_steps"] = 2
+            overrides[f"{stage.name}.per_device_train_batch_size"] = 8
+            overrides[f"{stage.name}.gradient_accumulation_steps"] = 1
+            if steps:
+                overrides[f"{stage.name}.steps_per_generation"] = 2
         if stage.kind == "grpo":
-            overrides += [f"{stage.name}.max_completion_length=6", f"{stage.name}.data.limit=8"]
-        if stage.model == "tiny-base" and getattr(stage, "init", "model") == "model":
-            overrides += [f"{stage.name}.model={model_folder}"]
-        data = getattr(stage, "eval", None)
-        if data and data.data:
-            small = [{**cfg.model_dump(), "limit": 4} for cfg in data.data]
-            overrides += [f"{stage.name}.eval.data={small}"]
-    console = Console(quiet=True)
-    pipeline.run(load_recipe(path, [o.replace("None", "null") for o in overrides]), tmp_path / "run", console)
+            overrides[f"{stage.name}.max_prompt_length"] = None
+            overrides[f"{stage.name}.num_generations"] = min(8, stage.num_generations)
+    told = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]  # JSON is YAML
+    pipeline.run(load_recipe(path, told), tmp_path / "run", Console(quiet=True))
     assert (tmp_path / "run" / "summary.json").exists()
