@@ -107,6 +107,8 @@ class RewardConfig(Config):
         1.0, description="factor in the weighted sum; {task: factor} for tasks of their own, others skip this reward"
     )
     args: dict[str, Any] = Field({}, description="keyword arguments of the reward function")
+    requires: str | None = Field(None, description="another reward of the list: without its top score this one counts as 0")
+    cap: float | None = Field(None, description="scores above count as this much")
     start_step: float = Field(0, ge=0, description="optimiser step from which on it counts; below 1: a share of all steps")
     end_step: float | None = Field(None, gt=0, description="step from which on it no longer does; 1 or below: a share")
 

@@ -11,6 +11,7 @@ the mean of its group, and raise the probability of what did better:
 import random
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ from aha.log import StageLog
 from aha.loss import Denominators, LossSums, Row, logps_of, loss_metrics, loss_of_rows, microbatches_with_signal
 from aha.metrics import Measure, measure
 from aha.model import Policy, compute_dtype, default_device, load_policy, round_parameters, save_policy, saved_dtype
-from aha.rewards import Reward, load_rewards
+from aha.rewards import LogMetric, Reward, ignore_metric, load_rewards
 from aha.rollout import Prompt, evaluate, load_prompts, rollout, sampling_of, write_rollouts
 from aha.rundir import StageDir, atomic_folder
 from aha.training import (
@@ -55,12 +56,13 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     reference = load_policy(cfg, device, torch.float32 if cfg.sync_ref_model else dtype) if cfg.beta else None
     moving = reference.model if reference and cfg.sync_ref_model else None
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs)
-    rewards = load_rewards(cfg.rewards)
+    rewards = load_rewards(cfg.rewards, stage.verdicts)
     prompts, num_dropped = load_prompts(cfg.data, policy, cfg.max_prompt_length, cfg.seed)
     eval_prompts, _ = load_prompts(cfg.eval.data, policy, cfg.max_prompt_length)
     total = num_steps(cfg, len(prompts))
     optimizers = build_optimizers(policy.model, cfg)
     step = resume_training(stage, policy, optimizers, moving).step
+    told: dict[str, list[float]] = defaultdict(list)  # what rewards log by themselves
     engine.refresh()
     policy.model.train()
     log.start(total, step, prompts=len(prompts), prompts_dropped=num_dropped)
@@ -71,7 +73,8 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         # Sample a group of completions for each prompt and score them.
         generation = step // cfg.updates_per_generation
         active = [reward for reward, part in zip(rewards, cfg.rewards, strict=True) if part.counts_at(step, total)]
-        drawn = list(draw_groups(engine, policy, prompts, cfg, generation, active))
+        told.clear()
+        drawn = list(draw_groups(engine, policy, prompts, cfg, generation, active, lambda name, x: told[name].append(x)))
         groups = groups_to_learn_from(drawn, cfg.prompts_per_generation)
 
         # Advantages, relative to the group; what the old and the reference policy think of the tokens.
@@ -106,6 +109,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         seen = rollout_metrics(drawn)
         metrics = {
             **seen,
+            **{name: statistics.fmean(values) for name, values in told.items()},
             **loss_metrics(sums, cfg, step - first),
             "grad_norm": grad_norm,
             "learning_rate": rate,
@@ -146,6 +150,7 @@ def draw_groups(
     cfg: GrpoStage,
     generation: int,
     rewards: Sequence[Reward],
+    log_metric: LogMetric = ignore_metric,
 ) -> Iterator[Group]:
     """A group for each prompt of this generation and, with dynamic sampling, for others in place of flat ones.
 
@@ -157,7 +162,8 @@ def draw_groups(
         seed = cfg.seed if round_ == 0 else f"{cfg.seed}/again {round_}"
         chosen = indices_of_step(generation, cfg.prompts_per_generation, len(prompts), seed, cfg.shuffle_dataset or round_ > 0)
         sampling = sampling_of(cfg, f"{cfg.seed}/{cfg.name}/{generation}" + f"/{round_}" * (round_ > 0))
-        groups = rollout(engine, policy, [prompts[i] for i in chosen[:missing]], cfg.num_generations, sampling, rewards)
+        asked = [prompts[i] for i in chosen[:missing]]
+        groups = rollout(engine, policy, asked, cfg.num_generations, sampling, rewards, log_metric)
         yield from groups
         missing -= sum(is_mixed(group) for group in groups)
         if missing <= 0:

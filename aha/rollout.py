@@ -15,7 +15,7 @@ from aha.config import DataConfig, SamplingConfig
 from aha.data.mixture import load_mixture
 from aha.engine.native import NativeEngine, Sampling
 from aha.model import Policy
-from aha.rewards import Reward, load_grader, score
+from aha.rewards import LogMetric, Reward, ignore_metric, load_grader, score, total
 from aha.rundir import out_of_space_is_a_user_error
 from aha.types import Completion, Group, Problem, Sample, UserError
 
@@ -53,7 +53,13 @@ def sampling_of(cfg: SamplingConfig, seed: str, **changes: Any) -> Sampling:
 
 
 def rollout(
-    engine: NativeEngine, policy: Policy, prompts: Sequence[Prompt], n: int, sampling: Sampling, rewards: Sequence[Reward]
+    engine: NativeEngine,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    n: int,
+    sampling: Sampling,
+    rewards: Sequence[Reward],
+    log_metric: LogMetric = ignore_metric,
 ) -> list[Group]:
     """Draw `n` completions of each prompt and score them.
 
@@ -65,7 +71,7 @@ def rollout(
         ids.append(f"{prompt.problem.id}#{seen[prompt.problem.id]}")
         seen[prompt.problem.id] += 1
     samples = engine.generate([prompt.ids for prompt in prompts], n, sampling, ids)
-    return grade(policy, prompts, samples, rewards)
+    return grade(policy, prompts, samples, rewards, log_metric)
 
 
 def evaluate(engine: NativeEngine, policy: Policy, prompts: Sequence[Prompt], cfg: SamplingConfig, seed: int) -> list[Group]:
@@ -76,7 +82,11 @@ def evaluate(engine: NativeEngine, policy: Policy, prompts: Sequence[Prompt], cf
 
 
 def grade(
-    policy: Policy, prompts: Sequence[Prompt], samples: Sequence[Sequence[Sample]], rewards: Sequence[Reward]
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    samples: Sequence[Sequence[Sample]],
+    rewards: Sequence[Reward],
+    log_metric: LogMetric = ignore_metric,
 ) -> list[Group]:
     """Turn samples into text, score them by every reward, and by the grader of each problem."""
     flat = [(prompt, sample) for prompt, group in zip(prompts, samples, strict=True) for sample in group]
@@ -84,7 +94,7 @@ def grade(
     texts = [prefill + decode(sample.token_ids, policy.tokenizer, policy.stop_ids) for _, sample in flat]
     problems = [prompt.problem for prompt, _ in flat]
     scores = {
-        reward.name: _score(reward, flat, texts, policy, [reward.weight_for(p.task) is not None for p in problems])
+        reward.name: _score(reward, flat, texts, policy, [reward.weight_for(p.task) is not None for p in problems], log_metric)
         for reward in rewards
     }
     solved = [False] * len(flat)
@@ -95,10 +105,7 @@ def grade(
     completions = []
     for i, (prompt, sample) in enumerate(flat):
         row = {reward.name: scores[reward.name][i] for reward in rewards}
-        weights = {reward.name: reward.weight_for(prompt.problem.task) for reward in rewards}
-        paid = [(weights[name] or 0.0) * value for name, value in row.items() if value is not None]
-        total = sum(paid) if paid or not rewards else None
-        completions.append(Completion(sample, texts[i], row, total, solved[i]))
+        completions.append(Completion(sample, texts[i], row, total(rewards, row, prompt.problem.task), solved[i]))
     ends = iter(completions)
     return [
         Group(prompt.problem, prompt.text, prompt.ids, [next(ends) for _ in group])
@@ -107,7 +114,12 @@ def grade(
 
 
 def _score(
-    reward: Reward, flat: Sequence[tuple[Prompt, Sample]], texts: Sequence[str], policy: Policy, counts: Sequence[bool]
+    reward: Reward,
+    flat: Sequence[tuple[Prompt, Sample]],
+    texts: Sequence[str],
+    policy: Policy,
+    counts: Sequence[bool],
+    log_metric: LogMetric = ignore_metric,
 ) -> list[float | None]:
     """Scores of the completions that the reward `counts` for, None for the others."""
     mine = list(compress(zip(flat, texts, strict=True), counts))
@@ -120,6 +132,7 @@ def _score(
         [sample.token_ids for (_, sample), _ in mine],
         [prompt.problem.columns for (prompt, _), _ in mine],
         (policy.prompt.think, policy.prompt.answer),
+        log_metric,
     )
     values = iter(given)
     return [next(values) if counted else None for counted in counts]

@@ -51,6 +51,11 @@ class StageDir:
         return self.path / "rollouts" / "eval.parquet"
 
     @property
+    def verdicts(self) -> Path:
+        """What slow graders said, a file for each: a run that resumes reads it there."""
+        return self.path / "verdicts"
+
+    @property
     def manifest(self) -> Path:
         return self.path / "stage.json"
 

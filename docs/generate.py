@@ -1,8 +1,9 @@
-"""Write docs/cli.md and docs/recipes.md from the program itself; with --check, fail where they are out of step.
+"""Write docs/cli.md, recipes.md and rewards.md from the program itself; with --check, fail where they are out of step.
 
 .venv/bin/python docs/generate.py [--check]
 """
 
+import inspect
 import os
 import sys
 import types
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from aha import config
 from aha.cli import app
+from aha.rewards import GIVEN, REWARDS
 
 FOLDER = Path(__file__).parent
 COMMANDS = ("", "run", "eval", "grade", "chat")
@@ -93,9 +95,36 @@ def values(annotation: Any) -> str:
     return names.get(annotation, "stage")
 
 
+def rewards_page() -> str:
+    parts = [
+        "# Rewards\n",
+        "Written by `docs/generate.py` from the functions in `aha/rewards`. A reward is called as in TRL,",
+        "`f(prompts, completions, completion_ids=..., **columns) -> list[float | None]`; None skips that completion for that",
+        "reward. `args` of the recipe are its keyword arguments. Beside them every reward has `weight` (a number, or one per",
+        "task), `requires` (another reward of the list, whose top score it counts with), `cap`, `start_step` and `end_step`.\n",
+        "```yaml",
+        "rewards:",
+        "  - {name: accuracy, weight: 1.0}",
+        "  - {name: cosine, weight: 0.5, args: {max_length: 1000}, requires: accuracy}",
+        '  - {name: "my_rewards:polite", weight: {chat: 0.2}, start_step: 0.75}',
+        "```\n",
+    ]
+    for name, function in REWARDS.items():
+        parameters = list(inspect.signature(function).parameters.values())
+        named = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD and p.name not in GIVEN]
+        columns = [f"`{p.name}`" for p in named if p.default is p.empty]
+        parts.append(f"## `{name}`\n\n{inspect.getdoc(function)}\n")
+        if columns:
+            parts.append(f"Columns of the data: {', '.join(columns)}.\n")
+        settable = [f"`{p.name}` ({shown(p.default) or 'no default'})" for p in named if p.default is not p.empty]
+        if settable:
+            parts.append(f"Arguments: {', '.join(settable)}.\n")
+    return "\n".join(parts)
+
+
 def main() -> None:
     stale = []
-    for name, text in (("cli.md", cli_page()), ("recipes.md", recipes_page())):
+    for name, text in (("cli.md", cli_page()), ("recipes.md", recipes_page()), ("rewards.md", rewards_page())):
         path = FOLDER / name
         if "--check" not in sys.argv:
             path.write_text(text)

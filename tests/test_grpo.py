@@ -278,7 +278,7 @@ def test_mixed_groups_are_learned_from_first_and_flat_ones_fill_up():
 def test_dynamic_sampling_draws_other_prompts_for_flat_groups_until_enough_are_mixed(monkeypatch, rounds):
     asked: list[list[int]] = []
 
-    def rollout(engine, policy, prompts, n, sampling, rewards):
+    def rollout(engine, policy, prompts, n, sampling, rewards, log_metric):
         asked.append([int(prompt.problem.id) for prompt in prompts])
         return [solved_group(prompt.problem.id, [True, int(prompt.problem.id) % 3 > 0]) for prompt in prompts]
 

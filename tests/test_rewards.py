@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from aha.config import RewardConfig
-from aha.rewards import REWARDS, load_grader, load_rewards, score
+from aha.rewards import REWARDS, Reward, load_grader, load_rewards, score, total
 from aha.types import UserError
 
 TAGS = ("think", "answer")
@@ -39,8 +39,11 @@ def call(name: str, completion, *, ids=(), args=None, tags=TAGS, **columns) -> f
     return value
 
 
+ELSEWHERE = {"reasoning_gym", "judge"}  # extras, with files of tests of their own
+
+
 def test_every_reward_is_covered_below():
-    assert PAYS.keys() | COSTS.keys() | RELATIVE | {"reasoning_gym"} == REWARDS.keys()  # an extra, in test_gym.py
+    assert PAYS.keys() | COSTS.keys() | RELATIVE | ELSEWHERE == REWARDS.keys()
 
 
 @pytest.mark.parametrize("name", PAYS)
@@ -649,3 +652,48 @@ def test_repetition_penalty_of_words_equals_that_of_trl_where_every_word_is_a_to
 
     ids = [[ord(word) for word in words.split()]]
     assert REWARDS["repetition_penalty"]([""], [words], ngram_size=size) == get_repetition_penalty_reward(size)(ids)
+
+
+def rewards_of(**changes) -> list[Reward]:
+    return [Reward("right", 1.0, len), Reward("language", 0.5, len, **changes)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "changes", "expected"),
+    [
+        ({"right": 1.0, "language": 0.8}, {}, 1.4),
+        ({"right": 1.0, "language": 0.8}, {"requires": "right"}, 1.4),
+        ({"right": 0.5, "language": 0.8}, {"requires": "right"}, 0.5),
+        ({"right": 0.0, "language": -1.0}, {"requires": "right"}, 0.0),
+        ({"right": None, "language": 0.8}, {"requires": "right"}, None),
+        ({"right": None, "language": 0.8}, {}, 0.4),
+        ({"right": 1.0, "language": None}, {"requires": "right"}, 1.0),
+        ({"right": 1.0, "language": 0.8}, {"cap": 0.5}, 1.25),
+        ({"right": 1.0, "language": -0.8}, {"cap": 0.5}, 0.6),
+        ({"right": None, "language": None}, {}, None),
+    ],
+)
+def test_the_sum_of_rewards_that_require_others_and_are_capped(scores, changes, expected):
+    assert total(rewards_of(**changes), scores, "task") == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize("name", ["nobody", "format"])
+def test_a_reward_requires_another_one_of_the_list(name):
+    with pytest.raises(UserError, match=f"reward format requires '{name}', which is no other reward of the list"):
+        load_rewards([RewardConfig(name="format", requires=name), RewardConfig(name="countdown")])
+
+
+def test_rewards_may_log_metrics_as_in_trl(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "telling.py").write_text("""
+def named(prompts, completions, log_metric, **_):
+    log_metric("mine/length", 3.0)
+    return [1.0] * len(completions)
+def silent(prompts, completions, completion_ids, tags):
+    return [1.0] * len(completions)
+""")
+    told = []
+    for name in ("telling:named", "telling:silent"):
+        [reward] = load_rewards([RewardConfig(name=name)])
+        assert score(reward, ["p"], ["c"], [[1]], [{}], TAGS, lambda *pair: told.append(pair)) == [1.0]
+    assert told == [("mine/length", 3.0)]

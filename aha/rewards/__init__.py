@@ -5,7 +5,7 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from aha.rewards.base import RewardFunction
 from aha.rewards.countdown import countdown
 from aha.rewards.form import format_reward, reasoning_steps, repetition_penalty, tag_count
 from aha.rewards.gym import reasoning_gym
+from aha.rewards.judge import judge
 from aha.rewards.length import cosine, length, soft_overlong
 from aha.rewards.maths import accuracy
 from aha.rewards.text import exact_match, keyword
@@ -31,13 +32,21 @@ REWARDS: dict[str, RewardFunction] = {
     "reasoning_steps": reasoning_steps,
     "cosine": cosine,
     "reasoning_gym": reasoning_gym,
+    "judge": judge,
     "length": length,
     "soft_overlong": soft_overlong,
     "repetition_penalty": repetition_penalty,
 }
 
 
-GIVEN = ("prompts", "completions", "completion_ids", "tags")  # what every reward is called with
+LogMetric = Callable[[str, float], None]
+
+
+def ignore_metric(name: str, value: float) -> None:
+    """For callers that do not log what a reward has to tell."""
+
+
+GIVEN = ("prompts", "completions", "completion_ids", "tags", "log_metric")  # what every reward is called with
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -51,19 +60,43 @@ class Reward:
     name: str
     weight: float | Mapping[str, float]
     function: RewardFunction
+    requires: str | None = None  # another reward, whose top score this one counts with
+    cap: float | None = None
 
     def weight_for(self, task: str) -> float | None:
         """The factor of this reward in the sum for a problem of `task`; None where it does not count there."""
         return self.weight.get(task) if isinstance(self.weight, Mapping) else self.weight
 
 
-def load_rewards(configs: Sequence[RewardConfig]) -> list[Reward]:
-    """Look up and bind the rewards of a recipe. Raises UserError for an unknown name or argument."""
+def load_rewards(configs: Sequence[RewardConfig], folder: Path | None = None) -> list[Reward]:
+    """Look up and bind the rewards of a recipe. Raises UserError for an unknown name or argument.
+
+    A reward with an argument `cache` that the recipe leaves open keeps its verdicts in `folder`, so that a run which
+    resumes is paid the same.
+    """
     names = [cfg.name for cfg in configs]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"reward {name} is listed twice")
-    return [Reward(cfg.name, cfg.weight, _bind(cfg)) for cfg in configs]
+    for cfg in configs:
+        if names.count(cfg.name) > 1:
+            raise UserError(f"reward {cfg.name} is listed twice")
+        if cfg.requires is not None and (cfg.requires not in names or cfg.requires == cfg.name):
+            raise UserError(f"reward {cfg.name} requires {cfg.requires!r}, which is no other reward of the list")
+    return [Reward(cfg.name, cfg.weight, _bind(cfg, folder), cfg.requires, cfg.cap) for cfg in configs]
+
+
+def total(rewards: Sequence[Reward], scores: Mapping[str, float | None], task: str) -> float | None:
+    """The weighted sum of the scores there are; None where every reward skipped the completion.
+
+    A score above its reward's cap counts as the cap. A reward that requires another counts as 0 without the top score of
+    that one, and not at all where that one skipped.
+    """
+    paid = []
+    for reward in rewards:
+        value, weight = scores[reward.name], reward.weight_for(task)
+        needed = scores.get(reward.requires) if reward.requires else 1.0
+        if value is not None and weight is not None and needed is not None:
+            capped = value if reward.cap is None else min(value, reward.cap)
+            paid.append(weight * capped if needed >= 1 else 0.0)
+    return sum(paid) if paid or not rewards else None
 
 
 def load_grader(name: str) -> Reward:
@@ -71,7 +104,7 @@ def load_grader(name: str) -> Reward:
     return load_rewards([RewardConfig(name=name)])[0]
 
 
-def _bind(cfg: RewardConfig) -> RewardFunction:
+def _bind(cfg: RewardConfig, folder: Path | None) -> RewardFunction:
     function = _user_function(cfg.name) if ":" in cfg.name else REWARDS.get(cfg.name)
     if function is None:
         raise UserError(f"unknown reward {cfg.name!r}; known: {', '.join(REWARDS)}, or module:function for your own")
@@ -82,7 +115,10 @@ def _bind(cfg: RewardConfig) -> RewardFunction:
     for argument in cfg.args:
         if argument not in settable:
             raise UserError(f"reward {cfg.name} has no argument {argument!r}; known: {', '.join(settable) or 'none'}")
-    return partial(function, **cfg.args)
+    args = dict(cfg.args)
+    if folder and "cache" in settable:
+        args.setdefault("cache", str(folder / f"{cfg.name}.jsonl"))
+    return partial(function, **args)
 
 
 def _user_function(name: str) -> RewardFunction:
@@ -95,6 +131,11 @@ def _user_function(name: str) -> RewardFunction:
         raise UserError(f"reward {name}: {error}") from error
 
 
+def _takes(function: RewardFunction, name: str) -> bool:
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
 def score(
     reward: Reward,
     prompts: Sequence[str],
@@ -102,6 +143,7 @@ def score(
     completion_ids: Sequence[Sequence[int]],
     columns: Sequence[Mapping[str, Any]],
     tags: tuple[str, str],
+    log_metric: LogMetric = ignore_metric,
 ) -> list[float | None]:
     """Scores of a batch: one per completion, None where the reward skips it.
 
@@ -113,6 +155,8 @@ def score(
     names = {name for row in columns for name in row} - taken
     arguments: dict[str, Any] = {name: [row.get(name) for row in columns] for name in names}
     arguments |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, "tags": tags}
+    if _takes(function, "log_metric"):
+        arguments["log_metric"] = log_metric
     required = [name for name, p in inspect.signature(function).parameters.items() if p.default is p.empty and p.kind in NAMED]
     for name in required:
         if name not in arguments and name not in taken:

@@ -1,0 +1,235 @@
+"""A generative reward model: a language model behind any OpenAI-compatible server reads each completion and marks it.
+
+The text of a completion goes into a template as data and is never a template itself. Every verdict, failures included,
+is kept in a file, so that a run which resumes pays the same rewards and asks nothing twice.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from aha.chat import parse
+from aha.rewards.base import TAGS, Text, text_of
+from aha.types import UserError
+
+TEMPLATE = """You mark answers. Read the request and the answer, then mark the answer from 0 to {scale}.
+
+Request:
+{prompt}
+
+Answer:
+{reply}
+
+End with one line: "Score: " and the number."""
+RUBRIC_TEMPLATE = """You mark answers by a rubric. Read the request and the work, then give the points of each criterion.
+
+Request:
+{prompt}
+
+Work:
+{completion}
+
+Rubric:
+{rubric}
+
+End with the line "Marks:" and below it one line per criterion: its number, a colon, the points you give."""
+SCORE = re.compile(r"score[\s:=*_\"]{0,6}(-?\d+(?:\.\d+)?)", re.IGNORECASE)
+REASON_CHARACTERS = 300
+MARK = re.compile(r"^\W*(\d+)\W*[:.)]\W*(\d+(?:\.\d+)?)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge said about one completion.
+
+    Example: Verdict(score=0.7, reason="Score: 7", prompt_tokens=312, completion_tokens=48)
+    """
+
+    score: float | None  # from 0 to 1; None where the answer of the judge could not be read, or none came
+    reason: str  # the end of what it wrote, or the failure
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    is_failure: bool = False  # no answer came
+
+
+def judge(
+    prompts: Sequence[Any],
+    completions: Sequence[Text],
+    url: str = "",
+    model: str = "",
+    template: str | None = None,
+    scale: float = 10.0,
+    rubric: Sequence[Mapping[str, Any]] = (),
+    api_key_env: str = "OPENAI_API_KEY",
+    temperature: float = 0.0,
+    max_tokens: int = 1024,
+    timeout: float = 60.0,
+    max_retries: int = 4,
+    concurrency: int = 16,
+    cache: str | None = None,
+    tags: tuple[str, str] = TAGS,
+    log_metric: Callable[[str, float], None] | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """The judge's mark over `scale`, from 0 to 1; None, which skips the completion, where no mark could be had.
+
+    `template` may hold {prompt}, {completion}, {thoughts}, {reply} (what follows the thoughts), {answer}, {scale},
+    {rubric} and any column of the data. With a `rubric`, a list of {criterion, points}, the mark is the sum of the points
+    over what there is to get, so that right steps count in a wrong solution. Requests time out after `timeout` seconds
+    and are sent again up to `max_retries` times, with growing pauses. `cache` is the file of verdicts (JSON lines); a
+    stage keeps one of its own. The key comes from the environment variable `api_key_env`.
+    """
+    if not url or not model:
+        raise ValueError("a judge needs url (of an OpenAI-compatible server, as http://127.0.0.1:8000/v1) and model")
+    if scale <= 0 or concurrency < 1:
+        raise ValueError(f"scale is {scale} and concurrency {concurrency}: want more than 0, and at least 1")
+    server = Server(url, model, api_key_env, temperature, max_tokens, timeout, max_retries)
+    points = tuple(float(item["points"]) for item in rubric)
+    asked = []
+    for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        own = {name: values[i] for name, values in columns.items() if isinstance(values, Sequence) and len(values) > i}
+        asked.append(fill(template or (RUBRIC_TEMPLATE if rubric else TEMPLATE), prompt, completion, own, tags, scale, rubric))
+
+    kept = Verdicts.of(cache, url)
+    keys = [fingerprint(server, points, scale, text) for text in asked]
+    new = {key: text for key, text in zip(keys, asked, strict=True) if key not in kept.known}
+    with ThreadPoolExecutor(concurrency) as pool:
+        given = pool.map(lambda text: verdict_of(server, text, points, scale), new.values())
+        verdicts = dict(zip(new, given, strict=True))
+    if verdicts and all(verdict.is_failure for verdict in verdicts.values()):
+        raise UserError(f"judge {url}: {next(iter(verdicts.values())).reason}")
+    kept.add(verdicts)
+    if log_metric and verdicts:
+        log_metric("judge/tokens", sum(verdict.prompt_tokens + verdict.completion_tokens for verdict in verdicts.values()))
+        log_metric("judge/unread", sum(kept.known[key].score is None for key in keys) / len(keys))
+    return [kept.known[key].score for key in keys]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A model behind an OpenAI-compatible server, and how it is asked.
+
+    Example: Server("http://127.0.0.1:8000/v1", "Qwen/Qwen2.5-7B-Instruct", "OPENAI_API_KEY", 0.0, 1024, 60.0, 4)
+    """
+
+    url: str
+    model: str
+    api_key_env: str
+    temperature: float
+    max_tokens: int
+    timeout: float  # seconds, of one attempt
+    max_retries: int
+
+
+@lru_cache(maxsize=8)
+def _client(server: Server) -> Any:
+    try:
+        from openai import OpenAI
+    except ImportError as error:
+        raise UserError("a judge needs the openai client: pip install 'aha-r1[server]'") from error
+    key = os.environ.get(server.api_key_env) or "none"  # local servers want none, the client wants some text
+    return OpenAI(base_url=server.url, api_key=key, timeout=server.timeout, max_retries=server.max_retries)
+
+
+def verdict_of(server: Server, text: str, points: Sequence[float], scale: float) -> Verdict:
+    """Ask once, with the client's retries. Raises UserError where the server refuses such requests for good."""
+    client = _client(server)
+    import openai
+
+    try:
+        answer = client.chat.completions.create(
+            model=server.model,
+            messages=[{"role": "user", "content": text}],
+            temperature=server.temperature,
+            max_tokens=server.max_tokens,
+        )
+    except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError, openai.BadRequestError) as error:
+        raise UserError(f"judge {server.url}: {error}") from error
+    except openai.APIError as error:
+        return Verdict(None, str(error), is_failure=True)
+    reply = answer.choices[0].message.content or ""
+    usage = (answer.usage.prompt_tokens, answer.usage.completion_tokens) if answer.usage else (0, 0)
+    return Verdict(read_marks(reply, points, scale), reply[-REASON_CHARACTERS:], *usage)
+
+
+def read_marks(reply: str, points: Sequence[float], scale: float) -> float | None:
+    """The mark in a judge's reply, from 0 to 1: the last "Score: ...", or the sum of the marks after "Marks:"."""
+    if not points:
+        found = SCORE.findall(reply)
+        return min(1.0, max(0.0, float(found[-1]) / scale)) if found else None
+    marks = {int(number): float(mark) for number, mark in MARK.findall(reply.rpartition("Marks:")[2])}
+    if any(number not in marks for number in range(1, len(points) + 1)):
+        return None
+    return sum(min(marks[i], most) for i, most in enumerate(points, 1)) / sum(points)
+
+
+def fill(
+    template: str,
+    prompt: Any,
+    completion: Text,
+    columns: Mapping[str, Any],
+    tags: tuple[str, str],
+    scale: float,
+    rubric: Sequence[Mapping[str, Any]],
+) -> str:
+    """The request to the judge. Raises ValueError where the template names what there is not."""
+    text = text_of(completion)
+    parsed = parse(text, *tags)
+    criteria = "\n".join(f"{i}. {item['criterion']} ({item['points']} points)" for i, item in enumerate(rubric, 1))
+    values = {
+        **columns,
+        "prompt": prompt if isinstance(prompt, str) else prompt[-1]["content"],
+        "completion": text,
+        "thoughts": parsed.thoughts,
+        "reply": parsed.body.strip(),
+        "answer": parsed.answer or "",
+        "scale": f"{scale:g}",
+        "rubric": criteria,
+    }
+    try:
+        return template.format_map(values)
+    except (KeyError, IndexError, AttributeError) as error:
+        raise ValueError(f"the template of the judge wants {error}; known: {', '.join(values)}") from error
+
+
+def fingerprint(server: Server, points: Sequence[float], scale: float, text: str) -> str:
+    """What a verdict depends on; time-outs and retries are no part of it."""
+    parts = [server.model, server.temperature, server.max_tokens, list(points), scale, text]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclass
+class Verdicts:
+    """The verdicts so far, and the file that keeps them."""
+
+    known: dict[str, Verdict]
+    path: Path | None
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def of(cache: str | None, url: str) -> "Verdicts":
+        """Those of a file; without one, of this process and server."""
+        path = Path(cache) if cache else None
+        known = {}
+        for line in path.read_text(encoding="utf-8").split("\n") if path and path.exists() else ():
+            if line.endswith("}"):  # the last line of a run that was killed may be cut off
+                row = json.loads(line)
+                key = row.pop("key")
+                known[key] = Verdict(**row)
+        return Verdicts(known, path)
+
+    def add(self, verdicts: Mapping[str, Verdict]) -> None:
+        self.known.update(verdicts)
+        if self.path and verdicts:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # A newline first, so that a line which was cut off spoils no other.
+            lines = ["\n" + json.dumps({"key": key, **asdict(verdict)}) for key, verdict in verdicts.items()]
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
