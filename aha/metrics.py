@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass
 
 from aha.chat import parse
 from aha.config import PromptConfig
+from aha.language import language_of, share_in
 from aha.types import Completion, Group, UserError
 
 Z = 1.959964  # two-sided 95 percent
 BOOTSTRAP_SAMPLES = 1000
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")  # a Chinese character counts as a word
 BOX = "\\boxed{"
+SINGLE, MIN_WORDS = 0.95, 5  # thoughts are in a single language; with fewer words none is to be seen
 REPETITIVE = 0.5  # traces of large reasoning models repeat up to a quarter of their 4-grams, loops nearly all
 
 
@@ -154,6 +156,17 @@ def repeated_share(text: str, ngram_size: int) -> float:
     return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
+def _single_language(groups: Sequence[Group], prompt: PromptConfig) -> Measure:
+    targets = {id(c): language_of(g.problem.question) for g in groups for c in g.completions}
+
+    def is_single(completion: Completion) -> bool:
+        thoughts = parse(completion.text, prompt.think, prompt.answer).thoughts
+        part, words = share_in(thoughts, targets[id(completion)])
+        return words >= MIN_WORDS and part >= SINGLE
+
+    return share(groups, is_single)
+
+
 def of_task(groups: Sequence[Group], task: str) -> list[Group]:
     return [group for group in groups if group.problem.task == task]
 
@@ -167,8 +180,9 @@ def measure(groups: Sequence[Group], prompt: PromptConfig, k: int | None = None)
     """Accuracy of every task, and the form of the text.
 
     `<task>/pass@1`; with several samples per problem `<task>/pass@k` and `<task>/maj@k`, for all samples unless `k` says
-    how many; `format/rate`; `length/mean` in tokens; `repetition/rate`, the share of completions of whose word 4-grams
-    more than half came before.
+    how many; `format/rate`; `length/mean` in tokens; `language/single`, the share of thoughts of at least five words
+    of which 95 percent are in the language of the question; `repetition/rate`, the share of completions of whose word
+    4-grams more than half came before.
     """
     measures = {}
     for task in tasks_of(groups):
@@ -180,5 +194,6 @@ def measure(groups: Sequence[Group], prompt: PromptConfig, k: int | None = None)
             measures[f"{task}/maj@{size}"] = maj_at_k(mine, size, prompt)
     measures["format/rate"] = share(groups, lambda c: parse(c.text, prompt.think, prompt.answer).is_well_formed)
     measures["length/mean"] = mean([sum(len(c.sample.token_ids) for c in g.completions) / len(g.completions) for g in groups])
+    measures["language/single"] = _single_language(groups, prompt)
     measures["repetition/rate"] = share(groups, lambda c: repeated_share(c.text, 4) > REPETITIVE)
     return measures

@@ -130,7 +130,7 @@ def _score(
         [prompt.text for (prompt, _), _ in mine],
         [text for _, text in mine],
         [sample.token_ids for (_, sample), _ in mine],
-        [prompt.problem.columns for (prompt, _), _ in mine],
+        [{**prompt.problem.columns, "question": prompt.problem.question} for (prompt, _), _ in mine],
         (policy.prompt.think, policy.prompt.answer),
         log_metric,
     )

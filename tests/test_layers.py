@@ -18,6 +18,7 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha.config": 0,
     "aha.types": 0,
     "aha.chat": 1,
+    "aha.language": 1,
     "aha.tokenizer": 1,
     "aha.rundir": 1,
     "aha.log": 1,

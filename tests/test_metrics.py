@@ -256,7 +256,7 @@ def test_measure_tells_every_task_and_the_form_of_all_texts():
         group([True], "words", texts=[GOOD], lengths=[9]),
     ]
     found = measure(groups, PromptConfig())
-    assert list(found) == ["sums/pass@1", "words/pass@1", "format/rate", "length/mean", "repetition/rate"]
+    assert list(found) == ["sums/pass@1", "words/pass@1", "format/rate", "length/mean", "language/single", "repetition/rate"]
     assert found["sums/pass@1"] == wilson(1, 2)
     assert found["words/pass@1"] == wilson(1, 1)
     assert found["format/rate"] == wilson(2, 3)

@@ -17,6 +17,7 @@ from aha.rewards.countdown import countdown
 from aha.rewards.form import format_reward, reasoning_steps, repetition_penalty, tag_count
 from aha.rewards.gym import reasoning_gym
 from aha.rewards.judge import judge
+from aha.rewards.language import language_consistency
 from aha.rewards.length import cosine, length, soft_overlong
 from aha.rewards.maths import accuracy
 from aha.rewards.text import exact_match, keyword
@@ -32,6 +33,7 @@ REWARDS: dict[str, RewardFunction] = {
     "reasoning_steps": reasoning_steps,
     "cosine": cosine,
     "reasoning_gym": reasoning_gym,
+    "language_consistency": language_consistency,
     "judge": judge,
     "length": length,
     "soft_overlong": soft_overlong,

@@ -1,0 +1,97 @@
+"""Which language a text is in, word by word: what the language-consistency reward and `language/single` count.
+
+Scripts decide where they can: a Han character is Chinese, Hangul is Korean. Among languages that are written in Latin
+letters an identifier decides, line by line, since a word alone often belongs to several. Code, formulas and numbers are no
+words of any language.
+"""
+
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+SCRIPTS = {  # scripts of the languages that do not use Latin letters
+    "zh": ("Han",),
+    "ja": ("Han", "Hiragana", "Katakana"),
+    "ko": ("Hangul", "Han"),
+    "ru": ("Cyrillic",),
+    "ar": ("Arabic",),
+    "hi": ("Devanagari",),
+    "bn": ("Bengali",),
+    "te": ("Telugu",),
+    "th": ("Thai",),
+    "el": ("Greek",),
+    "he": ("Hebrew",),
+}
+LATIN = ("en", "de", "es", "fr", "it", "pt", "nl", "sv", "pl", "id", "sw", "tr", "vi")  # what the identifier chooses among
+NO_PROSE = regex.compile(
+    r"```.*?(?:```|$)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\\boxed\{[^{}]*\}|\\[A-Za-z]+|<[^<>\n]{1,40}>",
+    regex.DOTALL,
+)
+# Scripts that are written without spaces count by the character, all others by the word.
+WORD = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]|\p{L}[\p{L}\p{M}'’]*")
+LATIN_WORD = regex.compile(r"\p{Latin}[\p{Latin}\p{M}'’]*")
+SCRIPT_NAMES = sorted({name for names in SCRIPTS.values() for name in names})
+SCRIPT = regex.compile("|".join(f"(?P<{name}>\\p{{{name}}})" for name in SCRIPT_NAMES))
+MIN_LATIN_WORDS = 3  # in a line, before the identifier is asked about it alone
+
+
+def prose(text: str) -> str:
+    """The text without code, formulas and tags."""
+    return NO_PROSE.sub(" ", text)
+
+
+def word_languages(text: str, target: str) -> Counter[str]:
+    """How many words of `text` are in which language; those in a script of `target` are taken for `target`.
+
+    A word of one letter in Latin script, such as the x of an equation, is none. Lines too short for the identifier are
+    taken for what the Latin words of the whole text are.
+    """
+    counts: Counter[str] = Counter()
+    text = prose(text)
+    everywhere = LATIN_WORD.findall(text)
+    for line in text.splitlines():
+        latin = []
+        for word in WORD.findall(line):
+            script = SCRIPT.match(word)
+            if script is None:
+                latin += [word] if len(word) > 1 else []
+            elif script.lastgroup in SCRIPTS.get(target, ()):
+                counts[target] += 1
+            else:
+                counts[next(language for language, names in SCRIPTS.items() if script.lastgroup in names)] += 1
+        if latin:
+            counts[identify(" ".join(latin if len(latin) >= MIN_LATIN_WORDS else everywhere))] += len(latin)
+    return counts
+
+
+def share_in(text: str, target: str) -> tuple[float, int]:
+    """Share of the words of `text` that are in `target`, and how many words there are; 0 where there are none."""
+    counts = word_languages(text, target)
+    total = counts.total()
+    return (counts[target] / total if total else 0.0), total
+
+
+def language_of(text: str) -> str:
+    """The language that most words of `text` are in; English where there are none. Kana makes Han characters Japanese."""
+    has_kana = regex.search(r"[\p{Hiragana}\p{Katakana}]", text)
+    has_hangul = regex.search(r"\p{Hangul}", text)
+    counts = word_languages(text, "ja" if has_kana else "ko" if has_hangul else "zh")
+    return counts.most_common(1)[0][0] if counts else "en"
+
+
+@lru_cache(maxsize=65536)
+def identify(text: str) -> str:
+    """The language of LATIN that `text`, in Latin letters, is in."""
+    code: str = _identifier().classify(text)[0]
+    return code
+
+
+@lru_cache(maxsize=1)
+def _identifier() -> Any:
+    from py3langid import langid
+
+    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
+    identifier.set_languages(list(LATIN))
+    return identifier

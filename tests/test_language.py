@@ -1,0 +1,97 @@
+"""Words by language, and the reward for keeping to one."""
+
+import pytest
+from conftest import SHARED
+
+from aha.config import RewardConfig
+from aha.language import language_of, share_in, word_languages
+from aha.rewards import load_rewards, score
+
+SENTENCES = {
+    "en": "First I add the two numbers, and then I take away what was eaten.",
+    "de": "Zuerst zähle ich die beiden Zahlen zusammen, dann ziehe ich ab, was gegessen wurde.",
+    "es": "Primero sumo los dos números y después resto lo que se ha comido.",
+    "fr": "D'abord j'additionne les deux nombres, puis je retire ce qui a été mangé.",
+    "zh": "首先把两个数字加起来，然后减去已经吃掉的。",
+    "ja": "まず二つの数を足して、それから食べた分を引きます。",
+    "ko": "먼저 두 수를 더하고 그 다음에 먹은 것을 뺍니다.",
+    "ru": "Сначала я складываю два числа, а потом вычитаю то, что съели.",
+    "bn": "প্রথমে আমি দুটি সংখ্যা যোগ করি, তারপর যা খাওয়া হয়েছে তা বাদ দিই।",
+    "te": "మొదట నేను రెండు సంఖ్యలను కలుపుతాను, తర్వాత తిన్నది తీసివేస్తాను.",
+    "th": "ก่อนอื่นฉันบวกเลขสองตัว แล้วลบสิ่งที่กินไปแล้ว",
+    "sw": "Kwanza ninajumlisha namba mbili, kisha ninatoa kile kilicholiwa na watoto.",
+    "ar": "أولا أجمع العددين ثم أطرح ما تم أكله.",
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_sentence_is_wholly_in_its_language_and_in_no_other(language):
+    sentence = SENTENCES[language]
+    assert language_of(sentence) == language
+    share, words = share_in(sentence, language)
+    assert share == 1.0
+    assert words >= 5
+    for other in SENTENCES.keys() - {language}:
+        if not {language, other} <= {"zh", "ja", "ko"}:  # these share Han characters
+            assert share_in(sentence, other)[0] == 0.0, other
+
+
+@pytest.mark.parametrize("language", ["en", "de", "es", "fr", "zh"])
+def test_questions_of_mgsm_are_in_their_language(language):
+    path = SHARED / "mgsm" / f"mgsm_{language}.tsv"
+    if not path.exists():
+        pytest.skip("the MGSM questions are not here")
+    questions = [line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(questions) == 250
+    assert sum(language_of(question) == language for question in questions) >= 249
+    shares = [share_in(question, language)[0] for question in questions]
+    assert sum(shares) / len(shares) > 0.98
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "2+3=5",
+        "$x + \\text{zwei}$",
+        "\\boxed{nein}",
+        "`print(hello world)`",
+        "```python\nfor number in numbers: pass\n```",
+        "x = 5, y = 6",
+    ],
+)
+def test_code_formulas_numbers_and_single_letters_are_no_words(text):
+    assert word_languages(text, "en").total() == 0
+
+
+def test_a_switch_between_sentences_and_one_inside_a_sentence_are_seen():
+    between = f"{SENTENCES['en']}\n{SENTENCES['zh']}"
+    assert 0 < share_in(between, "en")[0] < 1
+    within = "First I add 两个 numbers and then 减去 what was eaten."
+    share, words = share_in(within, "en")
+    assert (round(share * words), words) == (8, 12)
+
+
+def consistency(thoughts: str, **changes) -> float:
+    values = {"question": SENTENCES["en"], **changes}
+    [reward] = load_rewards([RewardConfig(name="language_consistency")])
+    [value] = score(reward, ["p"], [f"<think>{thoughts}</think> <answer>5</answer>"], [[1]], [values], ("think", "answer"))
+    return value
+
+
+def test_the_target_is_the_language_of_the_question_or_the_column():
+    assert consistency(SENTENCES["en"]) == 1.0
+    assert consistency(SENTENCES["zh"]) == 0.0
+    assert consistency(SENTENCES["zh"], question=SENTENCES["zh"]) == 1.0
+    assert consistency(SENTENCES["zh"], language="zh") == 1.0
+
+
+def test_silence_does_not_pay():
+    for silent in ("", "2+3=5", "ok", "```\nwords that are code are no words at all\n```", "x y z a b c d e f g"):
+        assert consistency(silent) == 0.0
+
+
+def test_words_outside_the_thoughts_do_not_count():
+    [reward] = load_rewards([RewardConfig(name="language_consistency")])
+    text = f"<think>2+3=5</think> {SENTENCES['en']} <answer>5</answer>"
+    assert score(reward, ["p"], [text], [[1]], [{"question": SENTENCES["en"]}], ("think", "answer")) == [0.0]
