@@ -363,18 +363,23 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     by_name = {str(stage.get("name")): stage for stage in stages}
     if len(by_name) != len(stages):
         raise UserError(f"{path}: two stages have the same name")
-    for override in overrides or []:
-        _apply_override(raw, by_name, override)
+    overrides = overrides or []
+    for override in overrides:
+        if override.startswith("defaults.") or "." not in override.partition("=")[0]:
+            _apply_override(raw, override)
     defaults = raw.get("defaults") or {}
     if not isinstance(defaults, dict):
         raise UserError(f"{path}: `defaults` is a mapping of keys to put under every stage")
     kinds = [_stage_class(stage, str(path)) for stage in stages]
     _reject_unknown(defaults, {key for kind in kinds for key in kind.model_fields}, str(path), "defaults.")
     seeded = {"seed": raw.get("seed", Recipe.model_fields["seed"].default), **defaults}
-    resolved = [
-        validate(kind, _merge({k: v for k, v in seeded.items() if k in kind.model_fields}, stage), f"{path}: {stage['name']}")
-        for kind, stage in zip(kinds, stages, strict=True)
-    ]
+    for kind, stage in zip(kinds, stages, strict=True):
+        merged = _merge({key: value for key, value in seeded.items() if key in kind.model_fields}, stage)
+        by_name[str(stage["name"])] = merged
+    for override in overrides:
+        if not override.startswith("defaults.") and "." in override.partition("=")[0]:
+            _apply_override(by_name, override)
+    resolved = [validate(kind, stage, f"{path}: {name}") for kind, (name, stage) in zip(kinds, by_name.items(), strict=True)]
     _check_references(resolved, str(path))
     top = {key: value for key, value in raw.items() if key not in ("defaults", "stages")}
     return typing.cast(Recipe, validate(Recipe, {**top, "stages": [stage.model_dump() for stage in resolved]}, str(path)))
@@ -398,7 +403,8 @@ def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _apply_override(raw: dict[str, Any], by_name: Mapping[str, dict[str, Any]], override: str) -> None:
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one value in place: of a stage in the mapping of stages by name, or of the recipe's own keys."""
     key, equals, text = override.partition("=")
     if not equals:
         raise UserError(f"{override!r} is no override: write stage.key=value")
@@ -406,24 +412,20 @@ def _apply_override(raw: dict[str, Any], by_name: Mapping[str, dict[str, Any]], 
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UserError(f"{override!r}: {text!r} is not valid YAML") from error
-    if "." not in key:
+    first, *parts = key.split(".")
+    if not parts:
         _reject_unknown({key: value}, {"name", "seed"}, "command line", "")
-        raw[key] = value
-        return
-    stage, *parts = key.split(".")
-    if stage == "defaults":
-        raw["defaults"] = dict(raw.get("defaults") or {})
-    elif stage not in by_name:
-        raise UserError(f"{override!r}: no stage {stage!r}; the recipe has {', '.join(by_name)}")
-    node: Any = raw["defaults"] if stage == "defaults" else by_name[stage]
-    for part in parts[:-1]:
+    elif first != "defaults" and first not in tree:
+        raise UserError(f"{override!r}: no stage {first!r}; the recipe has {', '.join(tree)}")
+    node: Any = tree
+    for part in [first, *parts][:-1]:
         child = _child(node, part, override)
         copied = list(child) if isinstance(child, list) else dict(child) if isinstance(child, Mapping) else {}
-        _set(node, part, copied)  # anchors of the YAML may share it
-        node = _child(node, part, override)
+        _set(node, part, copied)  # defaults and anchors of the YAML share it with other stages
+        node = copied
     if isinstance(node, list):
-        _child(node, parts[-1], override)
-    _set(node, parts[-1], value)
+        _child(node, key.rpartition(".")[2], override)
+    _set(node, key.rpartition(".")[2], value)
 
 
 def _child(node: Any, part: str, override: str) -> Any:

@@ -357,3 +357,12 @@ def test_an_override_of_the_defaults_reaches_every_stage_that_has_the_key(load):
     assert {stage.model for stage in stages.values()} == {"other"}
     assert stages["zero"].temperature == stages["base"].temperature == 0.7
     assert stages_by_name(load(recipe(), "defaults.model=other"))["zero"].model == "other"
+
+
+def test_an_override_reaches_into_what_a_stage_has_from_the_defaults(load):
+    text = recipe("defaults: {eval: {data: [{source: countdown, limit: 9}]}, prompt: {template: plain}}")
+    stages = stages_by_name(load(text, "zero.eval.data.0.limit=5", "zero.prompt.prefill=<think>"))
+    assert (stages["zero"].eval.data[0].source, stages["zero"].eval.data[0].limit) == ("countdown", 5)
+    assert (stages["zero"].prompt.template, stages["zero"].prompt.prefill) == ("plain", "<think>")
+    assert stages["base"].prompt.prefill == ""
+    assert stages_by_name(load(text, "zero.temperature=0.5", "defaults.temperature=0.7"))["zero"].temperature == 0.5
