@@ -142,7 +142,8 @@ def test_eval_of_several_answers_tells_pass_at_k_and_maj_at_k_and_keeps_the_answ
     arguments = ["--model", str(model_folder), "--limit", "3", "--num-generations", "2", "--max-completion-length", "4"]
     result = aha("eval", *arguments, "--answers", "kept/answers.parquet", cwd=tmp_path)
     assert [line.split()[0] for line in result.stdout.splitlines()] == [
-        *["countdown/pass@1", "countdown/pass@2", "countdown/maj@2", "format/rate", "length/mean", "repetition/rate"]
+        *["countdown/pass@1", "countdown/pass@2", "countdown/maj@2", "format/rate", "length/mean"],
+        *["language/single", "repetition/rate"],
     ], result.stderr
     rows = pyarrow.parquet.read_table(tmp_path / "kept" / "answers.parquet").to_pylist()
     assert [(row["problem"], row["sample"]) for row in rows] == [(f"countdown/{i}", j) for i in range(3) for j in range(2)]
@@ -173,7 +174,7 @@ def test_eval_against_another_model_tells_the_paired_difference(make_policy, mod
     lines = aha_here(
         *["eval", *options, "--against", str(model_folder), "--json", "both.json", "--answers", "both.parquet"]
     ).splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert all(len(line) <= 80 for line in lines)
     assert lines[0].split() == ["…" + str(model_folder)[-23:], "other"]
     assert lines[2].split()[:2] == ["difference", "+0.000"]
