@@ -46,8 +46,9 @@ class DataConfig(Config):
     """Where problems or texts come from."""
 
     source: str = Field(
-        description="a generator (countdown, writers, reasoning-gym), a preset (its data set on the hub), a hub id such as "
-        "org/name, or the path of a file or folder; a name wins over a path, so write ./gsm8k for a folder of that name"
+        description="a generator (countdown, words, chat, preference, writers, word-writers, chat-writers, reasoning-gym), a "
+        "preset (its data set on the hub), a hub id such as org/name, or the path of a file or folder; a name wins over a "
+        "path, so write ./gsm8k for a folder of that name"
     )
     preset: str | None = Field(None, description="read `source`, a local copy for instance, with this preset's mapping")
     subset: str | None = Field(None, description="of a hub id: the name of its configuration; default: the preset's, if any")

@@ -1,4 +1,6 @@
-"""Write docs/cli.md, recipes.md and rewards.md from the program itself; with --check, fail where they are out of step.
+"""Write docs/cli.md, recipes.md, rewards.md and the samples of tiny-world.md from the program itself.
+
+With --check, fail where they are out of step.
 
 .venv/bin/python docs/generate.py [--check]
 """
@@ -15,6 +17,7 @@ os.environ.update(COLUMNS="80", TERM="dumb", NO_COLOR="1")
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
+from world import world_page
 
 from aha import config
 from aha.cli import app
@@ -124,7 +127,9 @@ def rewards_page() -> str:
 
 def main() -> None:
     stale = []
-    for name, text in (("cli.md", cli_page()), ("recipes.md", recipes_page()), ("rewards.md", rewards_page())):
+    world = world_page((FOLDER / "tiny-world.md").read_text())
+    pages = {"cli.md": cli_page(), "recipes.md": recipes_page(), "rewards.md": rewards_page(), "tiny-world.md": world}
+    for name, text in pages.items():
         path = FOLDER / name
         if "--check" not in sys.argv:
             path.write_text(text)

@@ -3,7 +3,7 @@
 Canonical columns, whatever a data set calls them:
 
 - problems: `question`, and what a grader needs: `gold` (the right answer as text), `nums` and `target`, `tests` (Python
-  to run after a solution; it raises where that is wrong), `label` (safe or unsafe);
+  that raises where a solution is wrong, or a list of {"input", "output"}), `label` (safe or unsafe);
 - texts to learn from: `prompt`, `completion`;
 - preference pairs: `prompt` (a list of chat messages), `chosen`, `rejected` (the text of the last reply).
 """
@@ -247,6 +247,7 @@ PRESETS = {
             "question": "Complete this Python function; answer with the whole of it.\n\n{function}",
             "tests": "{test}\ncheck({entry_point})\n",
         },
+        grader="code",
     ),
     "mbpp": Preset(
         task="mbpp",
@@ -255,11 +256,24 @@ PRESETS = {
         columns={"text": "text", "setup": "test_setup_code", "asserts": "test_list"},
         convert={"asserts": "\n".join},
         templates={"question": "{text} Your code should pass these tests:\n\n{asserts}", "tests": "{setup}\n{asserts}\n"},
+        grader="code",
     ),
 }
 # Generators of problems whose columns are those of a public data set, or their own.
 GENERATOR_PRESETS = {
     "countdown": PRESETS["countdown-tasks-3to4"],
+    "words": Preset(
+        task="words", columns={name: name for name in ("question", "gold", "language", "template")}, grader="accuracy"
+    ),
+    "chat": Preset(
+        task="chat",
+        columns={name: name for name in ("question", "kind", "checker", "arguments", "language")},
+        grader="plain_answered",
+    ),
+    "preference": Preset(
+        task="preference",
+        columns={name: name for name in ("prompt", "chosen", "rejected", "kind", "request", "language")},
+    ),
     "reasoning-gym": Preset(
         task="reasoning-gym", columns={"question": "question", "entry": "entry", "gym": "gym"}, grader="reasoning_gym"
     ),

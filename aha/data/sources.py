@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from aha.config import DataConfig
-from aha.data import countdown, writers
+from aha.data import chat, countdown, words, writers
 from aha.data.files import SUFFIXES, read_files, stem_of, suffix_of
 from aha.data.gym import gym_rows
 from aha.data.hub import HUB_ID, hub_rows
@@ -33,24 +33,56 @@ Rows = Iterator[tuple[str, Row]]  # with each row where it stands, for messages
 
 
 def _countdown_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
-    if split not in countdown.SPLITS:
-        raise UserError(f"countdown has no split {split!r}; known: {', '.join(countdown.SPLITS)}")
-    for nums, target in countdown.problems(split, cfg.seed, **cfg.args):
+    for nums, target in countdown.problems(_generated(cfg, split), cfg.seed, **cfg.args):
         yield {"nums": nums, "target": target}
+
+
+def _words_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
+    for problem in words.problems(_generated(cfg, split), cfg.seed, **cfg.args):
+        yield {**vars(problem), "gold": str(problem.gold)}
+
+
+def _chat_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
+    for request in chat.requests(_generated(cfg, split), cfg.seed, **cfg.args):
+        yield {**vars(request), "arguments": list(request.arguments)}
+
+
+def _preference_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
+    for pair in chat.pairs(_generated(cfg, split), cfg.seed, **cfg.args):
+        yield {**vars(pair), "prompt": [{"role": "user", "content": pair.prompt}]}
+
+
+def _generated(cfg: DataConfig, split: str) -> str:
+    if split not in countdown.SPLITS:
+        raise UserError(f"{cfg.source} has no split {split!r}; known: {', '.join(countdown.SPLITS)}")
+    return split
 
 
 def _writer_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
     return writers.documents(cfg.seed, **cfg.args)
 
 
+def _word_writer_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
+    return words.documents(cfg.seed, **cfg.args)
+
+
+def _chat_writer_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
+    return chat.documents(cfg.seed, **cfg.args)
+
+
 def _gym_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
     return gym_rows(split, cfg.seed, cfg.args)
 
 
-# Generators of problems take their mapping from a preset; `writers` makes texts to learn from.
+# Generators of problems and pairs take their mapping from a preset; writers make texts to learn from.
 GENERATORS: dict[str, Callable[[DataConfig, str], Iterator[Row]]] = {
     "countdown": _countdown_rows,
+    "words": _words_rows,
+    "chat": _chat_rows,
+    "preference": _preference_rows,
     "writers": _writer_rows,
+    "word-writers": _word_writer_rows,
+    "chat-writers": _chat_writer_rows,
     "reasoning-gym": _gym_rows,
 }
 
@@ -103,7 +135,8 @@ def _task(cfg: DataConfig, preset: Preset | None) -> str:
     if cfg.task:
         return cfg.task
     if preset:
-        return str(cfg.args.get("task", preset.task))  # a generator of many tasks has it among its arguments
+        # a generator of many tasks has it among its arguments, one of many kinds the kind
+        return str(cfg.args.get("task") or cfg.args.get("kind") or preset.task)
     path = Path(cfg.source)
     return stem_of(path) if suffix_of(path) in SUFFIXES else path.name
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from aha.config import RewardConfig
 from aha.rewards.base import RewardFunction
+from aha.rewards.chat import answered, plain_answered, refused
+from aha.rewards.code import code
 from aha.rewards.countdown import countdown
 from aha.rewards.form import format_reward, reasoning_steps, repetition_penalty, tag_count
 from aha.rewards.gym import reasoning_gym
@@ -28,6 +30,7 @@ REWARDS: dict[str, RewardFunction] = {
     "accuracy": accuracy,
     "exact_match": exact_match,
     "keyword": keyword,
+    "code": code,
     "format": format_reward,
     "tag_count": tag_count,
     "reasoning_steps": reasoning_steps,
@@ -38,6 +41,9 @@ REWARDS: dict[str, RewardFunction] = {
     "length": length,
     "soft_overlong": soft_overlong,
     "repetition_penalty": repetition_penalty,
+    "plain_answered": plain_answered,
+    "refused": refused,
+    "answered": answered,
 }
 
 
