@@ -48,7 +48,25 @@ def render(question: str, cfg: PromptConfig, tokenizer: Any) -> str:
     except TemplateError:  # Gemma and others have no system role
         folded = [{"role": "user", "content": f"{system}\n\n{question}" if system else question}]
         text = tokenizer.apply_chat_template(folded, tokenize=False, add_generation_prompt=True)
-    return str(text) + cfg.prefill
+    opened = opened_by_template(str(text), cfg)
+    return str(text) + (cfg.prefill.removeprefix(opened.rstrip()).lstrip() if opened else cfg.prefill)
+
+
+def opened_by_template(text: str, cfg: PromptConfig) -> str:
+    """The thinking tag that a chat template has put at the end of the prompt, with the white space behind it, if any."""
+    tag = f"<{cfg.think}>"
+    return text[len(text.rstrip()) - len(tag) :] if text.rstrip().endswith(tag) else ""
+
+
+def with_template_prefill(cfg: PromptConfig, tokenizer: Any) -> PromptConfig:
+    """The settings with the start of the assistant's turn that the chat template itself gives, so that grading sees it.
+
+    DeepSeek-R1's distilled models and others open the thoughts in their templates.
+    """
+    if cfg.template not in ("chat", "r1-chat") or not tokenizer.chat_template:
+        return cfg
+    opened = opened_by_template(render("", cfg.model_copy(update={"prefill": ""}), tokenizer), cfg)
+    return cfg.model_copy(update={"prefill": opened}) if opened and not cfg.prefill.startswith(opened.rstrip()) else cfg
 
 
 def encode_prompts(texts: list[str], cfg: PromptConfig, tokenizer: Any) -> list[list[int]]:

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,8 +12,10 @@ import typer
 from rich.console import Console
 
 from aha import __version__
-from aha.config import BUNDLED_MODEL, EvalStage, load_recipe, validate
+from aha.config import BUNDLED_MODEL, EvalStage, validate
 from aha.data.presets import PRESETS
+from aha.recipe import load_recipe
+from aha.rewards.kinds import KINDS, Kind, kind_named
 from aha.types import UserError
 
 app = typer.Typer(
@@ -131,23 +132,55 @@ def _check_output(path: Path | None, suffix: str = "") -> None:
 
 @app.command()
 def grade(
-    kind: Annotated[str, typer.Option(help="countdown")],
-    file: Annotated[Path | None, typer.Argument(help="JSON lines with nums, target, completion; default: stdin")] = None,
+    kind: Annotated[str, typer.Option(help=", ".join(KINDS))] = "math",
+    file: Annotated[Path | None, typer.Argument(help="JSON lines; default: stdin")] = None,
+    audit: Annotated[
+        tuple[str, str] | None, typer.Option(help="compare two graders: ours, math-verify, exact, column:NAME", metavar="A B")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="write the disagreements of an audit to this file, as JSON lines")] = None,
 ) -> None:
-    """Grade JSON lines: the same lines come out with `score` from 0 to 1, `reason` and `ms`."""
-    from aha.rewards.countdown import grade_completion
+    """Grade JSON lines: the same lines come out with `score` from 0 to 1, `reason` and `ms`.
 
-    if kind != "countdown":
-        raise UserError(f"unknown kind {kind!r}; known: countdown")
-    for where, row in _json_lines(file):
-        nums, target, completion = (_field(row, name, where) for name in ("nums", "target", "completion"))
-        numbers = [*nums, target] if isinstance(nums, list) else [None]
-        if any(type(number) is not int for number in numbers) or not isinstance(completion, str):
-            raise UserError(f"{where}: want nums as a list of whole numbers, target as one and completion as a text")
-        started = time.perf_counter()
-        result = grade_completion(completion, nums, target)
-        ms = round((time.perf_counter() - started) * 1000, 3)
-        typer.echo(json.dumps({**row, "score": result.score, "reason": result.reason, "ms": ms}))
+    A line holds, for math: gold and answer or completion; for countdown: nums, target and completion; for format:
+    completion. For math `parsed_gold` and `parsed_answer` tell how both were read.
+    """
+    grader = kind_named(kind)
+    if audit is not None:
+        _audit(audit, kind, list(_json_lines(file)), out)
+        return
+    if out is not None:
+        raise UserError("--out keeps the disagreements of --audit; without it, send the lines where you want them")
+    batch: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
+    try:
+        for where, row in _json_lines(file):
+            batch.append((row, grader.read(row, where)))
+            if len(batch) == grader.batch:
+                batch = _grade_batch(grader, batch)
+    finally:
+        _grade_batch(grader, batch)
+
+
+def _grade_batch(grader: Kind, batch: list[tuple[dict[str, Any], tuple[Any, ...]]]) -> list[Any]:
+    for (row, _), graded in zip(batch, grader.grade([arguments for _, arguments in batch]), strict=True):
+        typer.echo(json.dumps({**row, **graded.columns()}))
+    return []
+
+
+def _audit(names: tuple[str, str], kind: str, rows: list[tuple[str, dict[str, Any]]], out: Path | None) -> None:
+    from aha import audit
+
+    _check_output(out)
+    if not rows:
+        raise UserError("no rows to compare the graders on")
+    names = audit.with_labels_second(names)
+    first, second = (audit.verdicts(name, kind, rows) for name in names)
+    compared = audit.compare(names, first, second)
+    found = audit.disagreements(compared, rows, first, second)
+    typer.echo("\n".join([*audit.told(compared), *audit.told_rows(compared, found)]))
+    if out:
+        from aha.rundir import write_atomic
+
+        write_atomic(out, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in found))
 
 
 def _json_lines(file: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -165,12 +198,6 @@ def _json_lines(file: Path | None) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"{name}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{name}: line {number}: not valid JSON: {error}") from error
-
-
-def _field(row: dict[str, Any], name: str, where: str) -> Any:
-    if name not in row:
-        raise UserError(f"{where}: no {name!r}; the line has {', '.join(row) or 'nothing'}")
-    return row[name]
 
 
 @app.command()

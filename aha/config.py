@@ -6,13 +6,10 @@ names and meaning.
 """
 
 import difflib
-import re
 import typing
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aha.types import UserError
@@ -112,6 +109,12 @@ class RewardConfig(Config):
     cap: float | None = Field(None, description="scores above count as this much")
     start_step: float = Field(0, ge=0, description="optimiser step from which on it counts; below 1: a share of all steps")
     end_step: float | None = Field(None, gt=0, description="step from which on it no longer does; 1 or below: a share")
+
+    @model_validator(mode="after")
+    def _some_window(self) -> "RewardConfig":
+        if self.end_step is not None and (self.start_step < 1) == (self.end_step <= 1) and self.start_step >= self.end_step:
+            raise ValueError(f"start_step {self.start_step:g} is not before end_step {self.end_step:g}: it would never count")
+        return self
 
     def counts_at(self, step: int, total: int) -> bool:
         """Whether the reward is part of the sum in optimiser step `step` (from 0) of `total`."""
@@ -343,113 +346,7 @@ class Recipe(Config):
     stages: list[Stage] = Field(min_length=1, description="what runs, in order")
 
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe file and apply `stage.key=value` (or `defaults.key=value`, `seed=value`) overrides.
-
-    Raises UserError, in one line that names file and key, for anything that does not fit.
-    """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the recipe: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        raise UserError(f"{path}: not valid YAML{f' at line {where.line + 1}' if where else ''}") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("stages"), list):
-        raise UserError(f"{path}: a recipe is a mapping with a list of `stages`")
-    _reject_unknown(raw, {*Recipe.model_fields, "defaults"}, str(path), "")
-    stages = [dict(stage) for stage in raw["stages"] if isinstance(stage, dict)]
-    if len(stages) != len(raw["stages"]):
-        raise UserError(f"{path}: every entry of `stages` is a mapping with at least `name` and `kind`")
-    by_name = {str(stage.get("name")): stage for stage in stages}
-    if len(by_name) != len(stages):
-        raise UserError(f"{path}: two stages have the same name")
-    overrides = overrides or []
-    for override in overrides:
-        if override.startswith("defaults.") or "." not in override.partition("=")[0]:
-            _apply_override(raw, override)
-    defaults = raw.get("defaults") or {}
-    if not isinstance(defaults, dict):
-        raise UserError(f"{path}: `defaults` is a mapping of keys to put under every stage")
-    kinds = [_stage_class(stage, str(path)) for stage in stages]
-    _reject_unknown(defaults, {key for kind in kinds for key in kind.model_fields}, str(path), "defaults.")
-    seeded = {"seed": raw.get("seed", Recipe.model_fields["seed"].default), **defaults}
-    for kind, stage in zip(kinds, stages, strict=True):
-        merged = _merge({key: value for key, value in seeded.items() if key in kind.model_fields}, stage)
-        by_name[str(stage["name"])] = merged
-    for override in overrides:
-        if not override.startswith("defaults.") and "." in override.partition("=")[0]:
-            _apply_override(by_name, override)
-    resolved = [validate(kind, stage, f"{path}: {name}") for kind, (name, stage) in zip(kinds, by_name.items(), strict=True)]
-    _check_references(resolved, str(path))
-    top = {key: value for key, value in raw.items() if key not in ("defaults", "stages")}
-    return typing.cast(Recipe, validate(Recipe, {**top, "stages": [stage.model_dump() for stage in resolved]}, str(path)))
-
-
-def _stage_class(stage: Mapping[str, Any], where: str) -> type[StageConfig]:
-    kind = stage.get("kind")
-    if "name" not in stage:
-        raise UserError(f"{where}: a stage of kind {kind} has no name")
-    if not isinstance(kind, str) or kind not in STAGE_KINDS:
-        raise UserError(f"{where}: stage {stage['name']}: unknown kind {kind!r}; known: {', '.join(STAGE_KINDS)}")
-    return STAGE_KINDS[kind]
-
-
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` wins; mappings are merged key by key, lists are replaced."""
-    merged = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one value in place: of a stage in the mapping of stages by name, or of the recipe's own keys."""
-    key, equals, text = override.partition("=")
-    if not equals:
-        raise UserError(f"{override!r} is no override: write stage.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{override!r}: {text!r} is not valid YAML") from error
-    first, *parts = key.split(".")
-    if not parts:
-        _reject_unknown({key: value}, {"name", "seed"}, "command line", "")
-    elif first != "defaults" and first not in tree:
-        raise UserError(f"{override!r}: no stage {first!r}; the recipe has {', '.join(tree)}")
-    node: Any = tree
-    for part in [first, *parts][:-1]:
-        child = _child(node, part, override)
-        copied = list(child) if isinstance(child, list) else dict(child) if isinstance(child, Mapping) else {}
-        _set(node, part, copied)  # defaults and anchors of the YAML share it with other stages
-        node = copied
-    if isinstance(node, list):
-        _child(node, key.rpartition(".")[2], override)
-    _set(node, key.rpartition(".")[2], value)
-
-
-def _child(node: Any, part: str, override: str) -> Any:
-    if not isinstance(node, list):
-        return node.get(part)
-    if not part.isdecimal() or int(part) >= len(node):
-        raise UserError(
-            f"{override!r}: a list of {len(node)} stands there; write its place, from 0 to {len(node) - 1}, not {part}"
-        )
-    return node[int(part)]
-
-
-def _set(node: Any, part: str, value: Any) -> None:
-    node[int(part) if isinstance(node, list) else part] = value
-
-
-def _reject_unknown(given: Mapping[str, Any], known: set[str], where: str, prefix: str) -> None:
-    for key in given:
-        if key not in known:
-            raise UserError(f"{where}: unknown key {prefix}{key}{_nearest(str(key), known)}")
-
-
-def _nearest(key: str, known: typing.Iterable[str]) -> str:
+def nearest(key: str, known: typing.Iterable[str]) -> str:
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
 
@@ -472,7 +369,7 @@ def explain(cls: type[BaseModel], error: ValidationError, values: Mapping[str, A
         del location[2:3]  # the kind, by which pydantic tells the stages apart
     key = ".".join(str(part) for part in location)
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key}{_nearest(str(location[-1]), _fields_at(cls, location[:-1]))}"
+        return f"unknown key {key}{nearest(str(location[-1]), _fields_at(cls, location[:-1]))}"
     if first["type"] == "missing":
         return f"{key} is missing"
     message = first["msg"].removeprefix("Value error, ")
@@ -491,22 +388,3 @@ def _model_inside(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_model_inside, typing.get_args(annotation))), None)
-
-
-REFERENCE = re.compile(r"^\$\{([^.}]+)\.(\w+)\}$")
-
-
-def reference(value: str) -> tuple[str, str] | None:
-    """("zero", "model") for "${zero.model}", None for anything else."""
-    match = REFERENCE.match(value)
-    return (match[1], match[2]) if match else None
-
-
-def _check_references(stages: list[StageConfig], where: str) -> None:
-    has_model: set[str] = set()
-    for stage in stages:
-        found = reference(stage.model)
-        if stage.model.startswith("${") and (found is None or found[0] not in has_model or found[1] != "model"):
-            raise UserError(f"{where}: {stage.name}: model {stage.model} is no output of an earlier stage that trains")
-        if isinstance(stage, TrainingConfig):
-            has_model.add(stage.name)

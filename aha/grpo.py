@@ -23,9 +23,18 @@ from aha.engine.native import NativeEngine
 from aha.log import StageLog
 from aha.loss import Denominators, LossSums, Row, logps_of, loss_metrics, loss_of_rows, microbatches_with_signal
 from aha.metrics import Measure, measure
-from aha.model import Policy, compute_dtype, default_device, load_policy, round_parameters, save_policy, saved_dtype
-from aha.rewards import LogMetric, Reward, ignore_metric, load_rewards
-from aha.rollout import Prompt, evaluate, load_prompts, rollout, sampling_of, write_rollouts
+from aha.model import (
+    Policy,
+    check_scoring,
+    compute_dtype,
+    default_device,
+    load_policy,
+    round_parameters,
+    save_policy,
+    saved_dtype,
+)
+from aha.rewards import LogMetric, Reward, check_tasks, ignore_metric, load_rewards
+from aha.rollout import Prompt, check_lengths, evaluate, load_prompts, rollout, sampling_of, write_rollouts
 from aha.rundir import StageDir, atomic_folder
 from aha.training import (
     TrainerState,
@@ -58,7 +67,11 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs)
     rewards = load_rewards(cfg.rewards, stage.verdicts)
     prompts, num_dropped = load_prompts(cfg.data, policy, cfg.max_prompt_length, cfg.seed)
-    eval_prompts, _ = load_prompts(cfg.eval.data, policy, cfg.max_prompt_length)
+    check_tasks(cfg.rewards, sorted({prompt.problem.task for prompt in prompts}))
+    eval_prompts, _ = load_prompts(cfg.eval.data, policy)  # none is dropped: before and after are measured on the same
+    check_lengths(policy, prompts, cfg.max_completion_length)
+    check_lengths(policy, eval_prompts, cfg.eval.max_completion_length or cfg.max_completion_length)
+    check_scoring(policy)
     total = num_steps(cfg, len(prompts))
     optimizers = build_optimizers(policy.model, cfg)
     step = resume_training(stage, policy, optimizers, moving).step
@@ -157,16 +170,19 @@ def draw_groups(
     Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2) wants groups that were solved sometimes. What counts is the
     grader's verdict and never the shaped reward: by that, a group that differs in form alone would pass.
     """
-    missing = cfg.prompts_per_generation
+    missing, asked = cfg.prompts_per_generation, set[int]()
     for round_ in range(1 + cfg.dynamic_sampling_rounds):
-        seed = cfg.seed if round_ == 0 else f"{cfg.seed}/again {round_}"
-        chosen = indices_of_step(generation, cfg.prompts_per_generation, len(prompts), seed, cfg.shuffle_dataset or round_ > 0)
+        order = indices_of_step(generation, cfg.prompts_per_generation, len(prompts), cfg.seed, cfg.shuffle_dataset)
+        if round_:  # of an order of its own, what this generation has not seen
+            order = indices_of_step(0, len(prompts), len(prompts), f"{cfg.seed}/{generation}/{round_}")
+            order = [i for i in order if i not in asked][:missing]
+        asked |= set(order)
         sampling = sampling_of(cfg, f"{cfg.seed}/{cfg.name}/{generation}" + f"/{round_}" * (round_ > 0))
-        asked = [prompts[i] for i in chosen[:missing]]
-        groups = rollout(engine, policy, asked, cfg.num_generations, sampling, rewards, log_metric)
+        chosen = [prompts[i] for i in order]
+        groups = rollout(engine, policy, chosen, cfg.num_generations, sampling, rewards, log_metric) if chosen else []
         yield from groups
         missing -= sum(is_mixed(group) for group in groups)
-        if missing <= 0:
+        if missing <= 0 or not groups:
             return
 
 

@@ -212,6 +212,7 @@ def loss_metrics(sums: LossSums, cfg: GrpoStage, num_updates: int) -> dict[str, 
     return {
         "loss": sums.loss / num_updates,
         **({"kl": sums.kl / tokens} if cfg.beta else {}),
+        **({"entropy/exact": sums.entropy / tokens} if cfg.entropy_coef else {}),
         **clip_ratios,
         **({"rollout/logp_gap": sums.logp_gap / tokens} if cfg.updates_per_generation == 1 else {}),
     }

@@ -16,12 +16,13 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from aha.chat import load_prompt, save_prompt
+from aha.chat import load_prompt, save_prompt, with_template_prefill
 from aha.config import BUNDLED_MODEL, ArchitectureConfig, PromptConfig, StageConfig
 from aha.types import UserError
 
 CHUNK_ELEMENTS = 2**24  # logits that exist at once while scoring: 64 MB in float32
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")  # of Qwen, Llama, Gemma
+SCORING_TOLERANCE = 0.05  # nats; float32 is far below, scaled logits are nats off
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Loading reports every missing key and slow path on stderr; what matters is raised as an error anyway.
@@ -91,7 +92,7 @@ def load_policy(cfg: StageConfig, device: torch.device, dtype: torch.dtype = tor
         tokenizer = load_tokenizer(cfg.model, cfg.model_revision, cfg.trust_remote_code)
     except (OSError, ValueError, HFValidationError) as error:
         raise UserError(f"{cfg.model} is no model that can be loaded: {str(error).strip().splitlines()[0]}") from error
-    prompt = cfg.prompt or load_prompt(Path(source)) or PromptConfig()
+    prompt = with_template_prefill(cfg.prompt or load_prompt(Path(source)) or PromptConfig(), tokenizer)
     return Policy(model.to(device), tokenizer, prompt, stop_token_ids(model, tokenizer), on_disk)
 
 
@@ -222,6 +223,22 @@ def token_logps(model: PreTrainedModel, batch: Batch, temperature: float, dtype:
     return _score_tokens(model, batch, temperature, dtype, _logps)[0]
 
 
+def check_scoring(policy: Policy) -> None:
+    """Raise UserError where the model does more to its logits than the head and a cap: `token_logps` would be wrong."""
+    ids = list(range(min(8, policy.model.config.get_text_config().vocab_size)))
+    was_training = policy.model.training
+    policy.model.eval()
+    with torch.no_grad():
+        batch = collate([(ids[:1], ids[1:])], 0, policy.device)
+        ours = token_logps(policy.model, batch, 1.0, torch.float32)[0, 1:]
+        logits = policy.model(batch.input_ids_BT).logits[0, :-1].float().log_softmax(dim=-1)
+        theirs = logits.gather(-1, batch.input_ids_BT[0, 1:, None])[:, 0]
+    policy.model.train(was_training)
+    if (ours - theirs).abs().max() > SCORING_TOLERANCE:
+        kind = policy.model.config.model_type
+        raise UserError(f"models of class {kind} scale their logits in a way that training here does not know")
+
+
 def token_logps_and_entropies(
     model: PreTrainedModel, batch: Batch, temperature: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
@@ -235,7 +252,7 @@ def _score_tokens(
 ) -> list[Tensor]:
     """`score` of every scored token's logits and id, spread over (B, T)."""
     mask_BT, device = batch.mask_BT, batch.mask_BT.device
-    head, cap = model.get_output_embeddings(), getattr(model.config, "final_logit_softcapping", None)
+    head, cap = model.get_output_embeddings(), getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
     def score_chunk(hidden_ND: Tensor, targets_N: Tensor) -> tuple[Tensor, ...]:
         logits_NV = head(hidden_ND)

@@ -19,9 +19,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from aha.config import BUNDLED_MODEL, Recipe, StageConfig, reference
+from aha.config import BUNDLED_MODEL, Recipe, StageConfig
 from aha.log import WIDTH, StageLog, clock, printable, told
 from aha.metrics import Measure
+from aha.recipe import reference
 from aha.rundir import StageDir, fingerprint, fingerprint_path, write_atomic
 from aha.types import UserError
 

@@ -46,6 +46,17 @@ def load_prompts(
     return kept, len(prompts) - len(kept)
 
 
+def check_lengths(policy: Policy, prompts: Sequence[Prompt], max_completion_length: int) -> None:
+    """Raise UserError where a prompt and its completion could exceed what the model holds, before anything is drawn."""
+    limit = policy.model.config.get_text_config().max_position_embeddings
+    longest = max((len(prompt.ids) for prompt in prompts), default=0)
+    if prompts and longest + max_completion_length > limit:
+        raise UserError(
+            f"the longest prompt of {longest} tokens and max_completion_length {max_completion_length} make "
+            f"{longest + max_completion_length}; the model holds {limit}: lower one of them, or set max_prompt_length"
+        )
+
+
 def sampling_of(cfg: SamplingConfig, seed: str, **changes: Any) -> Sampling:
     """The engine's sampling settings for a stage; `changes` override single ones."""
     settings = Sampling(seed, cfg.max_completion_length, cfg.temperature, cfg.top_p, cfg.top_k, cfg.min_p)

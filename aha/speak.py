@@ -25,7 +25,7 @@ class Speaker:
         model, tokenizer = self.policy.model, self.policy.tokenizer
         return (
             f"{self.name}: {model.num_parameters() / 1e6:.1f}M parameters, vocabulary {len(tokenizer)}, "
-            f"maximum length {model.config.max_position_embeddings}\n"
+            f"maximum length {model.config.get_text_config().max_position_embeddings}\n"
             f"pad id {tokenizer.pad_token_id}, stop ids {sorted(self.policy.stop_ids)}, "
             f"{str(self.dtype).removeprefix('torch.')} on {self.policy.device}, prompt template {self.policy.prompt.template}"
         )

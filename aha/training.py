@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -119,7 +120,7 @@ def resume_training(
     newest = checkpoints[-1]
     load_weights(policy.model, newest)
     if reference:
-        reference.load_state_dict(load_file(newest / REFERENCE_FILE), strict=False)  # a tied head is not in the file
+        load_tensors(reference, load_file(newest / REFERENCE_FILE), newest)
     parameters = dict(policy.model.named_parameters())
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for key, tensor in load_file(newest / OPTIMIZER_FILE).items():
@@ -132,6 +133,11 @@ def resume_training(
 def load_weights(model: torch.nn.Module, folder: Path) -> None:
     """Load the safetensors of a model folder into an existing model of the same shape."""
     tensors = {name: tensor for file in sorted(folder.glob("model*.safetensors")) for name, tensor in load_file(file).items()}
+    load_tensors(model, tensors, folder)
+
+
+def load_tensors(model: torch.nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Load tensors by name; all of them must fit, and only those that are tied to others may be missing."""
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     tied = {name for name in model.state_dict() if name not in dict(model.named_parameters())}
     if unexpected or set(missing) - tied:

@@ -9,7 +9,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast
 
-from aha.chat import R1_INSTRUCTION, Parsed, decode, load_prompt, parse, render, save_prompt
+from aha.chat import R1_INSTRUCTION, Parsed, decode, load_prompt, parse, render, save_prompt, with_template_prefill
 from aha.config import PromptConfig
 from aha.types import UserError
 
@@ -188,6 +188,24 @@ def test_system_text_reaches_every_family_also_one_without_a_system_role(family,
     text = render("2+2?", cfg, family_tokenizer(family))
     assert text.startswith(start)
     assert text.endswith(end)
+
+
+@pytest.mark.parametrize("family", ["deepseek_r1_distill", "deepseekv3"])
+@pytest.mark.parametrize("prefill", ["", "<think>", "<think>\n"])
+def test_a_template_that_opens_the_thoughts_is_graded_with_them(family, prefill):
+    tokenizer = family_tokenizer(family)
+    cfg = with_template_prefill(PromptConfig(template="chat", prefill=prefill), tokenizer)
+    assert cfg.prefill.startswith("<think>")
+    assert render("2+2?", cfg, tokenizer).count("<think>") == 1
+    assert parse(cfg.prefill + "maybe \\boxed{5}? No, wait").body == ""
+    more = PromptConfig(template="chat", prefill="<think>\nOkay,")
+    assert render("2+2?", more, tokenizer).endswith("<think>\nOkay,")
+
+
+def test_a_template_that_opens_nothing_leaves_the_settings_alone():
+    cfg = PromptConfig(template="chat", prefill="<think>")
+    assert with_template_prefill(cfg, family_tokenizer("qwen2_5")) is cfg
+    assert with_template_prefill(PromptConfig(template="r1"), family_tokenizer("deepseekv3")).prefill == ""
 
 
 @pytest.fixture(scope="module")

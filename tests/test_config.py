@@ -2,7 +2,8 @@
 
 import pytest
 
-from aha.config import STAGE_KINDS, Config, GrpoStage, Recipe, RewardConfig, load_recipe, reference, validate
+from aha.config import STAGE_KINDS, Config, GrpoStage, Recipe, RewardConfig, validate
+from aha.recipe import load_recipe, reference
 from aha.types import UserError
 
 ZERO = {"name": "zero", "kind": "grpo", "data": {"source": "countdown"}, "rewards": [{"name": "countdown"}]}

@@ -292,6 +292,8 @@ def test_dynamic_sampling_draws_other_prompts_for_flat_groups_until_enough_are_m
         assert len(ids) == missing > 0
         missing -= sum(i % 3 == 0 for i in ids)
     assert len(asked) == 1 + rounds or missing <= 0
+    flat = [i for ids in asked for i in ids]
+    assert len(set(flat)) == len(flat)
     assert [int(group.problem.id) for group in groups] == [i for ids in asked for i in ids]
     if rounds == 9:
         assert all(map(is_mixed, groups_to_learn_from(groups, 8)))

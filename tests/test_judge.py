@@ -157,15 +157,27 @@ def test_a_busy_server_is_asked_again(serve):
     assert len(server.asked) == 3
 
 
-def test_what_cannot_be_marked_is_skipped_and_a_judge_that_never_answers_stops_the_run(serve, tmp_path):
-    server = serve(lambda text: 503 if "bad" in text else "no mark" if "odd" in text else "Score: 5")
-    assert judged(server, ["fine", "bad", "odd"], tmp_path, max_retries=0) == [0.5, None, None]
-    with pytest.raises(UserError, match=r"judge http.*503"):
+@pytest.mark.parametrize("status", [400, 503])
+def test_what_cannot_be_marked_is_skipped_and_a_judge_that_never_answers_stops_the_run(serve, tmp_path, status):
+    server = serve(lambda text: status if "bad" in text else "no mark" if "odd" in text else "Score: 5")
+    with pytest.raises(UserError, match=rf"judge http.*{status}"):
         judged(server, ["bad one"], max_retries=0)
+    assert judged(server, ["fine", "bad", "odd"], tmp_path, max_retries=0) == [0.5, None, None]
+    assert judged(server, ["bad two"], tmp_path, max_retries=0) == [None]  # it has answered before
+    asked = len(server.asked)
     assert judged(server, ["bad"], tmp_path, max_retries=0) == [None]  # a failure that was paid for is replayed
+    assert len(server.asked) == asked
 
 
-@pytest.mark.parametrize("status", [400, 401, 404])
+def test_the_judge_sees_the_question_without_the_template_of_the_prompt(serve):
+    server = serve(lambda text: "Score: 5")
+    [reward] = load_rewards([RewardConfig(name="judge", args={"url": server.url, "model": "stub"})])
+    score(reward, ["User: 2+3? Assistant: <think>"], ["5"], [[1]], [{"question": "2+3?"}], ("think", "answer"))
+    assert "2+3?" in server.asked[0]
+    assert "Assistant:" not in server.asked[0]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_request_that_will_never_do_is_one_clear_error(serve, status):
     server = serve(lambda text: status)
     with pytest.raises(UserError, match=f"judge http.*{status}"):

@@ -6,6 +6,7 @@ from conftest import SHARED
 from aha.config import RewardConfig
 from aha.language import language_of, share_in, word_languages
 from aha.rewards import load_rewards, score
+from aha.types import UserError
 
 SENTENCES = {
     "en": "First I add the two numbers, and then I take away what was eaten.",
@@ -95,3 +96,9 @@ def test_words_outside_the_thoughts_do_not_count():
     [reward] = load_rewards([RewardConfig(name="language_consistency")])
     text = f"<think>2+3=5</think> {SENTENCES['en']} <answer>5</answer>"
     assert score(reward, ["p"], [text], [[1]], [{"question": SENTENCES["en"]}], ("think", "answer")) == [0.0]
+
+
+@pytest.mark.parametrize("code", ["english", "da", "zh-cn", ""])
+def test_an_unknown_language_is_an_error_and_not_a_reward_of_nothing(code):
+    with pytest.raises(UserError, match=f"unknown language '{code}'; known: ar, bn"):
+        consistency("words", language=code)

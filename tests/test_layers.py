@@ -17,12 +17,14 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha": 0,
     "aha.config": 0,
     "aha.types": 0,
+    "aha.recipe": 0,
     "aha.chat": 1,
     "aha.language": 1,
     "aha.tokenizer": 1,
     "aha.rundir": 1,
     "aha.log": 1,
     "aha.metrics": 1,
+    "aha.sandbox": 1,
     "aha.data": 2,
     "aha.rewards": 2,
     "aha.engine": 3,
@@ -34,12 +36,13 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha.sft": 4,
     "aha.evaluate": 4,
     "aha.speak": 4,
+    "aha.audit": 5,
     "aha.pipeline": 5,
     "aha.cli": 6,
     "aha.__main__": 6,
 }
 VERBS = {"aha.grpo", "aha.sft", "aha.evaluate"}
-PACKAGES = {"aha.data", "aha.rewards", "aha.engine"}  # a new file in one of these has its layer
+PACKAGES = {"aha.data", "aha.rewards", "aha.engine", "aha.sandbox"}  # a new file in one of these has its layer
 LAYERS_WITHOUT_TORCH = {0, 1, 2, 5, 6}
 
 

@@ -9,7 +9,17 @@ from safetensors import safe_open
 from aha import model as model_module
 from aha.config import DataConfig, EvalStage
 from aha.engine.native import NativeEngine
-from aha.model import align, collate, load_policy, microbatches, round_parameters, save_policy, stop_token_ids, token_logps
+from aha.model import (
+    align,
+    check_scoring,
+    collate,
+    load_policy,
+    microbatches,
+    round_parameters,
+    save_policy,
+    stop_token_ids,
+    token_logps,
+)
 from aha.rollout import load_prompts
 from aha.types import UserError
 
@@ -148,3 +158,22 @@ def test_a_copy_in_bfloat16_and_rounding_leave_the_rotary_frequencies_exact(poli
     assert torch.equal(policy.model.model.rotary_emb.inv_freq, exact)
     weight = policy.model.lm_head.weight
     assert torch.equal(weight, weight.bfloat16().float())
+
+
+def test_a_class_that_scales_its_logits_is_refused_for_training(make_family):
+    check_scoring(make_family("gemma2"))
+    cohere = make_family("llama")
+    cohere.model.forward = scaled(cohere.model.forward, 0.1)
+    with pytest.raises(UserError, match="models of class llama scale their logits"):
+        check_scoring(cohere)
+
+
+def scaled(forward, scale: float):
+    """The forward pass of a model that multiplies its logits, as Cohere's and Granite's do."""
+
+    def run(*args, **kwargs):
+        output = forward(*args, **kwargs)
+        output.logits = output.logits * scale
+        return output
+
+    return run

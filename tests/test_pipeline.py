@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from aha import pipeline
-from aha.config import load_recipe
+from aha.recipe import load_recipe
 from aha.types import UserError
 
 RECIPE = """

@@ -8,9 +8,10 @@ import torch
 from rich.console import Console
 
 from aha import pipeline
-from aha.config import DataConfig, load_recipe
+from aha.config import DataConfig
 from aha.data.sources import GENERATORS
 from aha.model import save_policy
+from aha.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

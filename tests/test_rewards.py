@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from aha.config import RewardConfig
-from aha.rewards import REWARDS, Reward, load_grader, load_rewards, score, total
+from aha.rewards import REWARDS, Reward, check_tasks, load_grader, load_rewards, score, total
 from aha.types import UserError
 
 TAGS = ("think", "answer")
@@ -698,3 +698,17 @@ def silent(prompts, completions, completion_ids, tags):
         [reward] = load_rewards([RewardConfig(name=name)])
         assert score(reward, ["p"], ["c"], [[1]], [{}], TAGS, lambda *pair: told.append(pair)) == [1.0]
     assert told == [("mine/length", 3.0)]
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_a_stage_binds_every_reward_without_touching_its_arguments(name, tmp_path):
+    [reward] = load_rewards([RewardConfig(name=name)], tmp_path)
+    expected = {"verdicts": str(tmp_path / f"{name}.jsonl")} if name == "judge" else {}
+    assert {key: value for key, value in reward.function.keywords.items() if key != "verdicts" or name == "judge"} == expected
+
+
+def test_a_weight_for_a_task_that_no_problem_is_of_is_refused():
+    cfg = RewardConfig(name="format", weight={"countdwn": 1.0})
+    with pytest.raises(UserError, match="reward format weighs task 'countdwn'; the problems are of countdown, gsm8k"):
+        check_tasks([cfg], ["countdown", "gsm8k"])
+    check_tasks([RewardConfig(name="format", weight={"gsm8k": 1.0}), RewardConfig(name="countdown")], ["countdown", "gsm8k"])

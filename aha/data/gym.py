@@ -45,7 +45,7 @@ def gym_dataset(task: str, args: Mapping[str, Any], seed: int, size: int) -> Any
     try:
         from reasoning_gym.factory import DATASETS, create_dataset
     except ImportError:
-        raise UserError("reasoning-gym needs the extra `gym`: pip install 'aha-r1[gym]'") from None
+        raise UserError("reasoning-gym needs the extra `gym`: .venv/bin/pip install -e '.[gym]'") from None
     if task not in DATASETS:
         close = difflib.get_close_matches(task, DATASETS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(set(DATASETS) - REFUSED))}"

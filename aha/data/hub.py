@@ -24,7 +24,7 @@ def hub_rows(
     try:
         import datasets
     except ImportError:
-        raise UserError(f"{name}: reading from the hub needs the extra `hub`: pip install 'aha-r1[hub]'") from None
+        raise UserError(f"{name}: reading from the hub needs the extra `hub`: .venv/bin/pip install -e '.[hub]'") from None
     log = logging.getLogger("huggingface_hub")
     level = log.level
     log.setLevel(logging.ERROR)  # its retries without a connection are many lines; the error below is one

@@ -372,9 +372,10 @@ def row_attention(
         position_T1 = torch.arange(time, device=query.device)[:, None]
         visible = position_T1 >= position_T1.T
     else:
-        position_T1 = attention_mask.sum(dim=-1, keepdim=True) - 1  # (B, 1, 1, 1): what is visible starts at 0
         visible = attention_mask
     if sliding_window is not None:
+        if attention_mask is not None:
+            position_T1 = attention_mask.sum(dim=-1, keepdim=True) - 1  # (B, 1, 1, 1): what is visible starts at 0
         visible = visible & (torch.arange(key.shape[2], device=query.device) > position_T1 - sliding_window)
     # The query heads that share a key-value head stand one after the other in the time dimension.
     packed = query.reshape(batch, key.shape[1], groups * time, size)

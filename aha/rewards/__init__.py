@@ -79,7 +79,7 @@ class Reward:
 def load_rewards(configs: Sequence[RewardConfig], folder: Path | None = None) -> list[Reward]:
     """Look up and bind the rewards of a recipe. Raises UserError for an unknown name or argument.
 
-    A reward with an argument `cache` that the recipe leaves open keeps its verdicts in `folder`, so that a run which
+    A reward with an argument `verdicts` that the recipe leaves open keeps them in a file of `folder`, so that a run which
     resumes is paid the same.
     """
     names = [cfg.name for cfg in configs]
@@ -89,6 +89,14 @@ def load_rewards(configs: Sequence[RewardConfig], folder: Path | None = None) ->
         if cfg.requires is not None and (cfg.requires not in names or cfg.requires == cfg.name):
             raise UserError(f"reward {cfg.name} requires {cfg.requires!r}, which is no other reward of the list")
     return [Reward(cfg.name, cfg.weight, _bind(cfg, folder), cfg.requires, cfg.cap) for cfg in configs]
+
+
+def check_tasks(configs: Sequence[RewardConfig], tasks: Sequence[str]) -> None:
+    """Raise UserError where a reward weighs a task that no problem is of: it would silently never be paid."""
+    for cfg in configs:
+        for task in cfg.weight if isinstance(cfg.weight, Mapping) else ():
+            if task not in tasks:
+                raise UserError(f"reward {cfg.name} weighs task {task!r}; the problems are of {', '.join(tasks)}")
 
 
 def total(rewards: Sequence[Reward], scores: Mapping[str, float | None], task: str) -> float | None:
@@ -124,8 +132,8 @@ def _bind(cfg: RewardConfig, folder: Path | None) -> RewardFunction:
         if argument not in settable:
             raise UserError(f"reward {cfg.name} has no argument {argument!r}; known: {', '.join(settable) or 'none'}")
     args = dict(cfg.args)
-    if folder and "cache" in settable:
-        args.setdefault("cache", str(folder / f"{cfg.name}.jsonl"))
+    if folder and "verdicts" in settable:
+        args.setdefault("verdicts", str(folder / f"{cfg.name}.jsonl"))
     return partial(function, **args)
 
 

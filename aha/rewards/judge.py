@@ -73,18 +73,19 @@ def judge(
     timeout: float = 60.0,
     max_retries: int = 4,
     concurrency: int = 16,
-    cache: str | None = None,
+    verdicts: str | None = None,
     tags: tuple[str, str] = TAGS,
     log_metric: Callable[[str, float], None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """The judge's mark over `scale`, from 0 to 1; None, which skips the completion, where no mark could be had.
 
-    `template` may hold {prompt}, {completion}, {thoughts}, {reply} (what follows the thoughts), {answer}, {scale},
-    {rubric} and any column of the data. With a `rubric`, a list of {criterion, points}, the mark is the sum of the points
-    over what there is to get, so that right steps count in a wrong solution. Requests time out after `timeout` seconds
-    and are sent again up to `max_retries` times, with growing pauses. `cache` is the file of verdicts (JSON lines); a
-    stage keeps one of its own. The key comes from the environment variable `api_key_env`.
+    `template` may hold {prompt} (the question, where the data has it under that name), {completion}, {thoughts}, {reply}
+    (what follows the thoughts), {answer}, {scale}, {rubric} and any column of the data. With a `rubric`, a list of
+    {criterion, points}, the mark is the sum of the points over what there is to get, so that right steps count in a
+    wrong solution. Requests time out after `timeout` seconds and are sent again up to `max_retries` times, with growing
+    pauses. `verdicts` is the file that keeps what was said (JSON lines); a stage has one of its own. The key comes from
+    the environment variable `api_key_env`.
     """
     if not url or not model:
         raise ValueError("a judge needs url (of an OpenAI-compatible server, as http://127.0.0.1:8000/v1) and model")
@@ -97,17 +98,17 @@ def judge(
         own = {name: values[i] for name, values in columns.items() if isinstance(values, Sequence) and len(values) > i}
         asked.append(fill(template or (RUBRIC_TEMPLATE if rubric else TEMPLATE), prompt, completion, own, tags, scale, rubric))
 
-    kept = Verdicts.of(cache, url)
+    kept = Verdicts.of(verdicts, url)
     keys = [fingerprint(server, points, scale, text) for text in asked]
     new = {key: text for key, text in zip(keys, asked, strict=True) if key not in kept.known}
     with ThreadPoolExecutor(concurrency) as pool:
         given = pool.map(lambda text: verdict_of(server, text, points, scale), new.values())
-        verdicts = dict(zip(new, given, strict=True))
-    if verdicts and all(verdict.is_failure for verdict in verdicts.values()):
-        raise UserError(f"judge {url}: {next(iter(verdicts.values())).reason}")
-    kept.add(verdicts)
-    if log_metric and verdicts:
-        log_metric("judge/tokens", sum(verdict.prompt_tokens + verdict.completion_tokens for verdict in verdicts.values()))
+        fresh = dict(zip(new, given, strict=True))
+    if fresh and all(verdict.is_failure for verdict in [*kept.known.values(), *fresh.values()]):
+        raise UserError(f"judge {url}: {next(iter(fresh.values())).reason}")  # it has never answered
+    kept.add(fresh)
+    if log_metric and fresh:
+        log_metric("judge/tokens", sum(verdict.prompt_tokens + verdict.completion_tokens for verdict in fresh.values()))
         log_metric("judge/unread", sum(kept.known[key].score is None for key in keys) / len(keys))
     return [kept.known[key].score for key in keys]
 
@@ -133,7 +134,7 @@ def _client(server: Server) -> Any:
     try:
         from openai import OpenAI
     except ImportError as error:
-        raise UserError("a judge needs the openai client: pip install 'aha-r1[server]'") from error
+        raise UserError("a judge needs the openai client: .venv/bin/pip install -e '.[server]'") from error
     key = os.environ.get(server.api_key_env) or "none"  # local servers want none, the client wants some text
     return OpenAI(base_url=server.url, api_key=key, timeout=server.timeout, max_retries=server.max_retries)
 
@@ -150,7 +151,7 @@ def verdict_of(server: Server, text: str, points: Sequence[float], scale: float)
             temperature=server.temperature,
             max_tokens=server.max_tokens,
         )
-    except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError, openai.BadRequestError) as error:
+    except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
         raise UserError(f"judge {server.url}: {error}") from error
     except openai.APIError as error:
         return Verdict(None, str(error), is_failure=True)
@@ -185,7 +186,7 @@ def fill(
     criteria = "\n".join(f"{i}. {item['criterion']} ({item['points']} points)" for i, item in enumerate(rubric, 1))
     values = {
         **columns,
-        "prompt": prompt if isinstance(prompt, str) else prompt[-1]["content"],
+        "prompt": columns.get("question") or (prompt if isinstance(prompt, str) else prompt[-1]["content"]),
         "completion": text,
         "thoughts": parsed.thoughts,
         "reply": parsed.body.strip(),
@@ -214,9 +215,9 @@ class Verdicts:
 
     @staticmethod
     @lru_cache(maxsize=8)
-    def of(cache: str | None, url: str) -> "Verdicts":
+    def of(file: str | None, url: str) -> "Verdicts":
         """Those of a file; without one, of this process and server."""
-        path = Path(cache) if cache else None
+        path = Path(file) if file else None
         known = {}
         for line in path.read_text(encoding="utf-8").split("\n") if path and path.exists() else ():
             if line.endswith("}"):  # the last line of a run that was killed may be cut off

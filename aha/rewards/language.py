@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from aha.chat import parse
-from aha.language import language_of, share_in
+from aha.language import LATIN, SCRIPTS, language_of, share_in
 from aha.rewards.base import TAGS, Text, text_of
+
+KNOWN = {*LATIN, *SCRIPTS}
 
 
 def language_consistency(
@@ -17,7 +19,7 @@ def language_consistency(
     tags: tuple[str, str] = TAGS,
     **_: Any,
 ) -> list[float | None]:
-    """Words of the target language over all words of the thoughts (arXiv 2501.12948, section 2.3.2).
+    """Words of the target language over all words of the thoughts (arXiv 2501.12948, version 2, section 3.2.1).
 
     The target is `language`, a code such as "en" or "zh" from the recipe or a column of the data, else the language of
     the question. Code, formulas and numbers count for neither side. Thoughts of fewer than `min_words` words earn
@@ -30,6 +32,9 @@ def language_consistency(
         if question is None:
             raise ValueError("language_consistency wants a column 'language' or 'question'")
         targets = [language_of(text) for text in question]
+    unknown = set(targets) - KNOWN
+    if unknown:
+        raise ValueError(f"unknown language {min(unknown)!r}; known: {', '.join(sorted(KNOWN))}")
     scores: list[float | None] = []
     for completion, target in zip(completions, targets, strict=True):
         share, words = share_in(parse(text_of(completion), *tags).thoughts, target)

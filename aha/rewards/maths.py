@@ -1,18 +1,40 @@
-"""Is a mathematical answer right? Parsed and compared by math-verify."""
+"""Is a mathematical answer right? Exactly, where numbers, lists and words decide; else by algebra, within bounds.
 
+What counts as equal is written down in docs/grading.md.
+"""
+
+import hashlib
+import json
+import os
 import re
-from collections.abc import Sequence
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from aha.rewards.base import TAGS, Grade, Text, text_of
+from aha.rewards.equality import Ask, same_answer
+from aha.rewards.extract import MAX_TEXT, PLACES, find_answer, in_prose, last_boxes, stated
+from aha.rewards.forms import Form, read_forms
+from aha.rewards.symbols import is_quick, same_expression
+from aha.rewards.workers import CPU_SECONDS, WORKERS, Verdict
 
-from aha.chat import parse as parse_completion
-from aha.rewards.base import TAGS, Text, text_of
+DELIMITER = re.compile(r"(?<!\\)(?:\$|\\[(\[])")  # of a formula
+FEW = 4  # questions for algebra that start no workers
+SLOW_SECONDS = 0.5  # of algebra, from which on its verdict is kept for a run that resumes
 
-MAX_CHARACTERS = 2000  # of the text that an answer is looked for in, from its end
-# Towers of powers, exponents of five digits and more, and factorials of three: numbers that nobody can write out.
-UNBOUNDED = re.compile(r"(?:\^|\*\*)\s*[{(]?\s*[\d.]*\s*(?:\^|\*\*)|(?:\^|\*\*)\s*[{(]?\s*-?\d{5,}|\d{3,}\s*!")
+
+class NeedsAlgebra(Exception):
+    """The fast path cannot tell."""
+
+
+class OutOfTime(BaseException):
+    """Algebra took too long. No Exception, so that no library catches it."""
 
 
 def accuracy(
@@ -21,40 +43,189 @@ def accuracy(
     gold: Sequence[Any],
     tags: tuple[str, str] = TAGS,
     unparsable_gold: float | None = None,
+    extract: Sequence[str] = PLACES,
+    slow: str | None = None,
     **_: Any,
 ) -> list[float | None]:
     """1 if the final answer equals `gold`, else 0.
 
-    The answer is the content of the answer tag, else what math-verify finds after the thoughts: the last box, then a
-    stated final answer. Gold that cannot be parsed gives `unparsable_gold`: None skips the row, 0.5 is what older
-    versions of open-r1 paid. Powers that are too large to write out are refused before they are parsed.
+    `extract` says where the answer is looked for, in this order: the answer tag, the last box, a stated final answer,
+    the whole text after the thoughts where that is nothing but an answer. Gold that is empty or several words of prose
+    gives `unparsable_gold`: None skips the row, 0.5 is what older versions of open-r1 paid. An answer whose algebra does
+    not end in time is wrong; `slow` names a file (JSON lines) that keeps what took long, so that a run which resumes
+    pays the same.
     """
-    scores: list[float | None] = []
+    rows: list[tuple[str, str] | None] = []
     for completion, right in zip(completions, gold, strict=True):
-        expected = _parse_gold(str(right))
-        if not expected:
-            scores.append(unparsable_gold)
-            continue
-        parsed = parse_completion(text_of(completion), *tags)
-        found = _parse(_last_box(parsed.body) if parsed.answer is None else parsed.answer[:MAX_CHARACTERS])
-        scores.append(float(bool(found) and verify(list(expected), found)))
-    return scores
+        expected = "" if right is None else str(right)
+        found = find_answer(text_of(completion), tuple(extract), tags)
+        rows.append((expected, found or "") if is_gradable(expected) else None)
+    grades = iter(grade_answers([row for row in rows if row is not None], slow))
+    return [unparsable_gold if row is None else next(grades).score for row in rows]
 
 
-def _last_box(body: str) -> str:
-    """What follows the last box, the box included; math-verify would read several boxes as a set."""
-    body = body[-MAX_CHARACTERS:]
-    return body[max(0, body.rfind("\\boxed")) :]
+def grade_answer(answer: str, gold: str) -> Grade:
+    """1 if `answer` equals `gold`, else 0. Swapping the two changes nothing."""
+    return grade_answers([(gold, answer)])[0]
+
+
+def grade_completion(completion: str, gold: str, extract: Sequence[str] = PLACES, tags: tuple[str, str] = TAGS) -> Grade:
+    """Grade the answer of a completion; one inside the thoughts is none."""
+    answer = find_answer(completion, extract, tags)
+    return Grade(0.0, "no answer after the thoughts") if answer is None else grade_answer(answer, gold)
+
+
+def grade_answers(pairs: Sequence[tuple[str, str]], slow: str | None = None) -> list[Grade]:
+    """Grade pairs of gold and answer, in their order. Those that need algebra are worked on in parallel."""
+    return [grade for grade, _ in grades_and_seconds(pairs, slow)]
+
+
+def grades_and_seconds(pairs: Sequence[tuple[str, str]], slow: str | None = None) -> list[tuple[Grade, float]]:
+    """The grades, and the seconds that each took (of its worker, where it took one)."""
+    given: list[tuple[Grade | None, float]] = []
+    for gold, answer in pairs:
+        started = time.perf_counter()
+        grade = _fast(gold, answer)
+        given.append((grade, time.perf_counter() - started))
+    record = Record.of(slow)
+    keys = {pair: fingerprint(*pair) for pair, (grade, _) in zip(pairs, given, strict=True) if grade is None}
+    new = [pair for pair, key in keys.items() if key not in record.known]
+    record.add({keys[pair]: verdict for pair, verdict in zip(new, _algebra(new), strict=True)})
+    graded = []
+    for pair, (grade, seconds) in zip(pairs, given, strict=True):
+        if grade is None:
+            verdict = record.known[keys[pair]]
+            grade, seconds = _told(verdict), seconds + verdict.seconds
+        graded.append((grade, seconds))
+    return graded
+
+
+def _told(verdict: Verdict) -> Grade:
+    return Grade(float(verdict.is_same), verdict.failure or ("equal" if verdict.is_same else "not equal"))
+
+
+def _fast(gold: str, answer: str) -> Grade | None:
+    """The grade where it needs no algebra, else None."""
+    if not answer.strip():
+        return Grade(0.0, "no answer")
+    if not gold.strip():
+        return Grade(0.0, "no gold answer")
+    try:
+        is_same = decide(gold, answer, _needs_algebra)
+    except NeedsAlgebra:
+        return None
+    return Grade(float(is_same), "equal" if is_same else "not equal")
+
+
+def _needs_algebra(a: str, b: str) -> bool:
+    raise NeedsAlgebra
+
+
+def decide(gold: str, answer: str, ask: Ask) -> bool:
+    """Whether two answers are the same; `ask` says whether two expressions are.
+
+    They are compared in the order of their letters, so that it cannot matter which of them is gold.
+    """
+    first, second = (read_answer(text) for text in sorted((gold, answer)))
+    return bool(first and second) and same_answer(first, second, ask)
 
 
 @lru_cache(maxsize=65536)
-def _parse_gold(text: str) -> tuple[Any, ...]:
-    return tuple(_parse(text))
+def read_answer(text: str) -> tuple[Form, ...]:
+    """The ways to read a text that is an answer, or a sentence or solution that gives one."""
+    text = text[-MAX_TEXT:].strip()
+    if (boxes := last_boxes(text)) is not None:
+        after = text[text.rindex("\\boxed") :] if "\\boxed" in text else ""
+        return read_answer(stated(after) or boxes)
+    forms = read_forms(text)
+    is_marked = DELIMITER.search(text) is not None
+    is_prose = bool(forms) and forms[0].kind == "words"
+    if not is_marked and not is_prose and not (forms and forms[0].kind == "expression"):
+        return forms
+    if (said := stated(text)) is not None:
+        return read_answer(said) if len(said) < len(text) else forms
+    if (is_marked or is_prose) and (said := in_prose(text)) is not None and said != text:
+        forms = (*(form for form in forms if form.kind == "words"), *read_forms(said))
+    return forms
 
 
-def _parse(text: str) -> list[Any]:
-    if UNBOUNDED.search(text):
-        return []
-    if any(mark in text for mark in "\\{^") and "$" not in text and "\\boxed" not in text:
-        text = f"${text}$"  # bare LaTeX, which math-verify reads only between delimiters
-    return parse(text, extraction_config=[LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()])
+def is_gradable(gold: str) -> bool:
+    """Whether a gold answer can be graded by these rules: neither empty nor several words of prose."""
+    forms = read_answer(gold)
+    return bool(forms) and not (len(forms) == 1 and forms[0].kind == "words" and " " in forms[0].text)
+
+
+def parsed(text: str) -> str:
+    """How an answer is read, in words; empty where there is none."""
+    forms = read_answer(text)
+    return " | ".join(form.told() for form in forms)
+
+
+def _algebra(pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+    """Verdicts that need algebra: a few quick ones right here, others by the workers."""
+    in_main = threading.current_thread() is threading.main_thread()
+    here = in_main and not WORKERS.workers and len(pairs) <= FEW and all(is_quick(a) and is_quick(b) for a, b in pairs)
+    return [_within(CPU_SECONDS, gold, answer) for gold, answer in pairs] if here else WORKERS.decide(pairs)
+
+
+def _within(seconds: float, gold: str, answer: str) -> Verdict:
+    started = time.process_time()
+    try:
+        with _limit(seconds):
+            is_same, failure = decide(gold, answer, same_expression), ""
+    except OutOfTime:
+        is_same, failure = False, "timed out"
+    except (RecursionError, MemoryError):
+        is_same, failure = False, "nested too deeply"
+    return Verdict(is_same, failure, time.process_time() - started)
+
+
+@contextmanager
+def _limit(seconds: float) -> Iterator[None]:
+    """Raise OutOfTime inside when so much processor time is used; again and again, lest a library swallows it."""
+
+    def stop(*_: Any) -> None:
+        raise OutOfTime
+
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def fingerprint(gold: str, answer: str) -> str:
+    return hashlib.sha256(json.dumps(sorted((gold, answer))).encode()).hexdigest()
+
+
+@dataclass
+class Record:
+    """Verdicts of algebra that took long, and the file that keeps them, so that no clock decides twice."""
+
+    path: Path | None
+    known: dict[str, Verdict] = field(default_factory=dict)
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def of(path: str | None) -> "Record":
+        """That of a file; without one, of this process."""
+        record = Record(Path(path) if path else None)
+        for line in record.path.read_text(encoding="utf-8").split("\n") if record.path and record.path.exists() else ():
+            if line.endswith("}"):  # the last line of a run that was killed may be cut off
+                row = json.loads(line)
+                record.known[row["key"]] = Verdict(row["is_same"], row["failure"], row["seconds"])
+        return record
+
+    def add(self, verdicts: dict[str, Verdict]) -> None:
+        self.known.update(verdicts)
+        kept = {key: verdict for key, verdict in verdicts.items() if verdict.failure or verdict.seconds >= SLOW_SECONDS}
+        if self.path and kept:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                for key, verdict in kept.items():
+                    row = {"key": key, "is_same": verdict.is_same, "failure": verdict.failure, "seconds": verdict.seconds}
+                    file.write(f"\n{json.dumps(row)}")  # a newline first, so that a line cut off spoils no other
+                file.flush()
+                os.fsync(file.fileno())

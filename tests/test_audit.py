@@ -1,0 +1,167 @@
+"""Two graders over the same rows: counts, kappa, rates, the rows themselves."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from aha.audit import Verdict, compare, math_verify_says, told, told_rows, verdicts, with_labels_second
+from aha.cli import app
+from aha.metrics import wilson
+from aha.types import UserError
+
+ROWS = [
+    {"gold": "18", "answer": "18", "label": True, "other": 1.0},
+    {"gold": "18", "answer": "18.0", "label": True, "other": 0},
+    {"gold": "18", "answer": "17", "label": False, "other": 0.0},
+    {"gold": "18", "answer": "18 apples", "label": False, "other": None},
+    {"gold": "$\\frac{1}{2}$", "answer": "0.5", "label": "yes", "other": "true"},
+    {"gold": "x+1", "completion": "<think>18</think> <answer>1+x</answer>", "label": 1, "other": "no"},
+]
+
+
+def placed(rows: list[dict]) -> list[tuple[str, dict]]:
+    return [(f"rows.jsonl: line {number}", row) for number, row in enumerate(rows, 1)]
+
+
+def said(name: str) -> list[bool | None]:
+    return [verdict.is_right for verdict in verdicts(name, "math", placed(ROWS))]
+
+
+def test_every_grader_gives_its_verdicts():
+    assert said("ours") == [True, True, False, True, True, True]
+    assert said("exact") == [True, False, False, False, False, False]
+    assert said("math-verify")[:5] == [True, True, False, True, True]
+    assert said("column:label") == [True, True, False, False, True, True]
+    assert said("column:other") == [True, False, False, None, True, False]
+
+
+def test_counts_kappa_and_rates_by_hand():
+    first = [Verdict(v) for v in [True] * 45 + [False] * 15 + [True] * 25 + [False] * 15 + [None]]
+    second = [Verdict(v) for v in [True] * 60 + [False] * 40 + [True]]
+    audit = compare(("ours", "column:label"), first, second)
+    assert (audit.both, audit.only_first, audit.only_second, audit.neither, audit.left_out) == (45, 25, 15, 15, 1)
+    assert audit.agreement() == wilson(60, 100)
+    assert audit.kappa() == pytest.approx((0.6 - 0.54) / (1 - 0.54))  # 0.7 * 0.6 + 0.3 * 0.4 by chance
+    assert audit.error_rates() == {"false positives": wilson(25, 40), "false negatives": wilson(15, 60)}
+    assert audit.rows == tuple(range(45, 85))
+
+
+def test_kappa_of_graders_that_say_always_the_same_is_one():
+    assert compare(("a", "b"), [Verdict(True)] * 3, [Verdict(True)] * 3).kappa() == 1.0
+
+
+def test_labels_stand_second():
+    assert with_labels_second(("column:label", "ours")) == ("ours", "column:label")
+    assert with_labels_second(("column:a", "column:b")) == ("column:a", "column:b")
+
+
+def test_what_is_told_fits_in_eighty_columns():
+    rows = placed([{"gold": "x" * 200, "completion": "y " * 500, "label": True}] * 30)
+    first, second = [Verdict(False, "not equal")] * 30, [Verdict(True)] * 30
+    audit = compare(("ours", "column:" + "l" * 90), first, second)
+    found = [
+        {"line": str(n), audit.names[0]: False, audit.names[1]: True, "reason": "", "row": row}
+        for n, (_, row) in enumerate(rows)
+    ]
+    lines = [*told(audit), *told_rows(audit, found)]
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "and 10 more; --out FILE keeps all"
+
+
+def test_math_verify_is_asked_as_its_page_shows():
+    assert math_verify_says("\\frac{1}{2}", "0.5")
+    assert not math_verify_says("2", "3")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("theirs", "math", "unknown grader 'theirs'; known: ours, math-verify, exact, column:NAME"),
+        ("exact", "format", "it needs --kind math"),
+        ("column:labels", "math", "line 1: no 'labels'; the line has gold, answer, label, other"),
+        ("column:gold", "math", "line 1: gold is '18': want true or false"),
+    ],
+)
+def test_a_grader_that_cannot_be_asked_is_told(name, kind, words):
+    with pytest.raises(UserError) as caught:
+        verdicts(name, kind, placed(ROWS))
+    assert words in str(caught.value)
+
+
+def test_no_common_row_is_told():
+    with pytest.raises(UserError, match="no row has a verdict of both"):
+        compare(("a", "b"), [Verdict(None)], [Verdict(True)])
+
+
+# The command line.
+
+
+@pytest.fixture
+def rows_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def invoke(*arguments: str):
+    return CliRunner().invoke(app, ["grade", *arguments])
+
+
+def test_audit_prints_a_table_and_the_rows_and_writes_them(rows_file, tmp_path):
+    out = tmp_path / "out" / "found.jsonl"
+    result = invoke("--audit", "column:label", "ours", str(rows_file), "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert "6 rows" in result.output
+    assert "agreement 83.33%" in result.output
+    assert "false positives of ours 50.00%" in result.output
+    assert "line 4: ours right, column:label wrong" in result.output
+    [found] = map(json.loads, out.read_text().splitlines())
+    assert found == {"line": "4", "ours": True, "column:label": False, "reason": "equal", "row": ROWS[3]}
+
+
+def test_maths_are_graded_with_how_both_were_read(rows_file):
+    result = invoke("--kind", "math", str(rows_file))
+    graded = [json.loads(line) for line in result.output.splitlines()]
+    assert [row["score"] for row in graded] == [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    assert [row["label"] for row in graded] == [row["label"] for row in ROWS]
+    assert (graded[4]["parsed_gold"], graded[4]["parsed_answer"]) == ("1/2", "1/2")
+    assert graded[2]["reason"] == "not equal"
+    assert all(row["ms"] >= 0 for row in graded)
+
+
+def test_format_is_graded_with_what_is_wrong(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    texts = ["<think>a</think> <answer>2</answer>", "<answer>2</answer>", "<think></think> <answer>2</answer>"]
+    path.write_text("".join(json.dumps({"completion": text}) + "\n" for text in texts))
+    graded = [json.loads(line) for line in invoke("--kind", "format", str(path)).output.splitlines()]
+    assert [row["score"] for row in graded] == [1.0, 0.0, 0.0]
+    assert [row["reason"] for row in graded] == [
+        "well formed",
+        "<think> stands 0 times, </think> stands 0 times",
+        "an empty part, or text around them",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"answer": "1"}, "no 'gold'"),
+        ({"gold": "1"}, "no 'answer' and no 'completion'"),
+        ({"gold": ["1"], "answer": "1"}, "want gold as a text or a number, not list"),
+        ({"gold": "1", "completion": 5}, "want completion as a text, not int"),
+    ],
+)
+def test_a_bad_row_is_named_and_what_came_before_is_graded(tmp_path, row, words):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"gold": 1, "answer": 1.0}) + "\n" + json.dumps(row) + "\n")
+    result = invoke("--kind", "math", str(path))
+    assert isinstance(result.exception, UserError)
+    assert f"{path}: line 2" in str(result.exception)
+    assert words in str(result.exception)
+    assert json.loads(result.output)["score"] == 1.0
+
+
+@pytest.mark.parametrize("arguments", [["--out", "x.jsonl"], ["--kind", "maths"]])
+def test_arguments_that_do_not_fit_are_told(arguments, rows_file):
+    assert isinstance(invoke(*arguments, str(rows_file)).exception, UserError)
