@@ -3,12 +3,14 @@
 import ast
 import builtins
 import os
+import random
 import subprocess
 
 import pytest
 
-from aha.rewards import REWARDS
+from aha.rewards import REWARDS, maths
 from aha.rewards.countdown import MAX_CHARACTERS, grade_answer, grade_completion
+from aha.rewards.extract import find_answer
 from aha.rewards.maths import accuracy
 
 # (numbers, target, answer): each would be worth something to a grader that is careless in one particular way.
@@ -214,3 +216,73 @@ def test_hostile_mathematics_is_never_paid(answer):
 @pytest.mark.parametrize("answer", ["2^{10}", "2**10", "1024", r"\frac{2048}{2}", "4^5", "32^2"])
 def test_ordinary_powers_are_still_graded(answer):
     assert accuracy([""], [f"<think>a</think> <answer>{answer}</answer>"], gold=["1024"]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "(((9^{999})^{999})^{999})^{999}",
+        "9^{9}^{9}^{9}",
+        "1e999999999",
+        "10^{-99999999}",
+        "\\binom{99999}{50000}",
+        "\\pm" * 300,
+        "<$}" * 900,
+        "\\boxed{" * 2000,
+        "\\frac" * 1000,
+        "\\sqrt{" * 200 + "72" + "}" * 200,
+        "\\begin{pmatrix}" * 100,
+        "1," * 2000,
+        "$" * 4001,
+        "\\[" * 2000,
+        "٧٢",  # digits, but of another script
+        "7\u200b2" * 500,
+        "=" * 1000,
+        "72 or 73",
+        "\\{72, 73\\}",
+        "not 73 but 72, or 74 perhaps",
+        "72 x",
+        "\\neg 72",
+        "NaN",
+        "\\infty",
+    ],
+)
+def test_more_hostile_mathematics_is_never_paid_and_never_raises(answer):
+    assert accuracy([""], [f"<think>a</think> <answer>{answer}</answer>"], gold=["72"]) == [0.0]
+    assert accuracy([""], [f"<think>a</think> \\boxed{{{answer}}}"], gold=["72"]) == [0.0]
+    assert maths.grade_answer(answer, "x^2+1").score == 0.0
+    assert maths.grade_answer("72", answer).score == maths.grade_answer(answer, "72").score == 0.0 or "but" in answer
+
+
+PIECES = """1 2 10 x y \\frac { } ( ) [ ] \\{ \\} , ; and or = < \\le \\cup \\infty ^ _ ** ! + - * / \\sqrt \\pm $ $$ \\( \\) \\[ \\]
+\\boxed{ \\text{ Answer: #### . % ° cm hours | : \\in \\begin{pmatrix} \\end{pmatrix} & \\\\ <answer> </answer> <think> </think>
+1,000 0.5 word sin π ½ ² ١ \\overline{ \\mid \\approx \\left \\right e E A (B) 答案是 \u202e \x00""".split()
+
+
+def soup(rng: random.Random) -> str:
+    """Pieces of mathematics in any order, now and then a few of them again and again."""
+    times = rng.choice([1, 1, 1, 1, 500])
+    return "".join(rng.choice(PIECES) + rng.choice(["", " "]) for _ in range(rng.randint(1, 20 if times == 1 else 3))) * times
+
+
+def check_soup(seed: int, rows: int, algebra: int) -> None:
+    rng = random.Random(seed)
+    pairs = [(soup(rng), soup(rng)) for _ in range(rows)]
+    for gold, answer in pairs:
+        fast = maths._fast(gold, answer), maths._fast(answer, gold)
+        assert fast[0] == fast[1] or not (gold.strip() and answer.strip())
+        find_answer(gold)
+        assert maths.grade_answer("", gold).score == 0.0
+    hard = [pair for pair in pairs if maths._fast(*pair) is None][:algebra]
+    there, back = ([grade.score for grade in maths.grade_answers(given)] for given in (hard, [(b, a) for a, b in hard]))
+    assert there == back
+
+
+def test_a_soup_of_mathematics_neither_raises_nor_depends_on_which_is_gold():
+    check_soup(seed=1, rows=1500, algebra=40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_much_soup_of_mathematics_neither_raises_nor_depends_on_which_is_gold(seed):
+    check_soup(seed, rows=20_000, algebra=400)

@@ -205,8 +205,8 @@ def test_a_time_out_is_wrong_and_is_replayed_from_the_record(tmp_path, monkeypat
 
     monkeypatch.setattr(maths, "_algebra", slow)
     completion = AFTER + "<answer>(x-1)(x+2)</answer>"
-    assert accuracy([""], [completion], gold=["x^2+x-2"], slow=str(path)) == [0.0]
-    assert accuracy([""], [completion], gold=["x^2+x-2"], slow=str(path)) == [0.0]
+    assert accuracy([""], [completion], gold=["x^2+x-2"], verdicts=str(path)) == [0.0]
+    assert accuracy([""], [completion], gold=["x^2+x-2"], verdicts=str(path)) == [0.0]
     assert [len(pairs) for pairs in asked] == [1, 0]
     [line] = path.read_text().split()[:1] and path.read_text().strip().splitlines()
     assert json.loads(line)["failure"] == "timed out"

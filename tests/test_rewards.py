@@ -703,8 +703,8 @@ def silent(prompts, completions, completion_ids, tags):
 @pytest.mark.parametrize("name", REWARDS)
 def test_a_stage_binds_every_reward_without_touching_its_arguments(name, tmp_path):
     [reward] = load_rewards([RewardConfig(name=name)], tmp_path)
-    expected = {"verdicts": str(tmp_path / f"{name}.jsonl")} if name == "judge" else {}
-    assert {key: value for key, value in reward.function.keywords.items() if key != "verdicts" or name == "judge"} == expected
+    expected = {"verdicts": str(tmp_path / f"{name}.jsonl")} if name in ("judge", "accuracy") else {}
+    assert reward.function.keywords == expected
 
 
 def test_a_weight_for_a_task_that_no_problem_is_of_is_refused():

@@ -68,19 +68,8 @@ def after_thoughts(body: str, think: str) -> str:
 
 
 def last_boxes(text: str) -> str | None:
-    """What stands in the last box; several that a comma, "and" or "or" joins are one list.
-
-    A box inside a box is part of its content, without its own mark; one that is never closed ends with its line.
-    """
-    boxes: list[tuple[int, int, str]] = []  # start, end, content
-    for match in list(BOX.finditer(text))[-MAX_BOXES:]:
-        if boxes and match.start() < boxes[-1][1]:
-            continue
-        end = _closing(text, match.end())
-        if end is None:
-            line_end = text.find("\n", match.end())
-            end = len(text) if line_end < 0 else line_end
-        boxes.append((match.start(), end, text[match.end() : end]))
+    """What stands in the last box; several that a comma, "and" or "or" joins are one list."""
+    boxes = find_boxes(text)
     if not boxes:
         return None
     start, _, content = boxes.pop()
@@ -89,6 +78,23 @@ def last_boxes(text: str) -> str | None:
         start, _, content = boxes.pop()
         contents.insert(0, content)
     return BOX.sub("{", ", ".join(contents))
+
+
+def find_boxes(text: str) -> list[tuple[int, int, str]]:
+    """Start, end and content of the boxes of a text.
+
+    A box inside a box is part of its content; one that is never closed ends with its line.
+    """
+    boxes: list[tuple[int, int, str]] = []
+    for match in list(BOX.finditer(text))[-MAX_BOXES:]:
+        if boxes and match.start() < boxes[-1][1]:
+            continue
+        end = _closing(text, match.end())
+        if end is None:
+            line_end = text.find("\n", match.end())
+            end = len(text) if line_end < 0 else line_end
+        boxes.append((match.start(), end, text[match.end() : end]))
+    return boxes
 
 
 def _closing(text: str, start: int) -> int | None:

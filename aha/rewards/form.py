@@ -17,7 +17,7 @@ def format_reward(
 ) -> list[float | None]:
     """1 if the whole completion is <think>...</think> <answer>...</answer>, each tag once and neither empty, else 0.
 
-    R1-Zero's format reward (arXiv 2501.12948, section 2.2.2).
+    R1-Zero's format reward (arXiv 2501.12948, version 1, section 2.2.2).
     """
     return [float(parse(text_of(completion), *tags).is_well_formed) for completion in completions]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from aha.rewards.base import TAGS, Grade, Text, text_of
 from aha.rewards.equality import Ask, same_answer
-from aha.rewards.extract import MAX_TEXT, PLACES, find_answer, in_prose, last_boxes, stated
+from aha.rewards.extract import MAX_TEXT, PLACES, find_answer, find_boxes, in_prose, last_boxes, stated
 from aha.rewards.forms import Form, read_forms
 from aha.rewards.symbols import is_quick, same_expression
 from aha.rewards.workers import CPU_SECONDS, WORKERS, Verdict
@@ -44,7 +44,7 @@ def accuracy(
     tags: tuple[str, str] = TAGS,
     unparsable_gold: float | None = None,
     extract: Sequence[str] = PLACES,
-    slow: str | None = None,
+    verdicts: str | None = None,
     **_: Any,
 ) -> list[float | None]:
     """1 if the final answer equals `gold`, else 0.
@@ -52,7 +52,7 @@ def accuracy(
     `extract` says where the answer is looked for, in this order: the answer tag, the last box, a stated final answer,
     the whole text after the thoughts where that is nothing but an answer. Gold that is empty or several words of prose
     gives `unparsable_gold`: None skips the row, 0.5 is what older versions of open-r1 paid. An answer whose algebra does
-    not end in time is wrong; `slow` names a file (JSON lines) that keeps what took long, so that a run which resumes
+    not end in time is wrong; `verdicts` is the file (JSON lines) that keeps what took long, so that a run which resumes
     pays the same.
     """
     rows: list[tuple[str, str] | None] = []
@@ -60,7 +60,7 @@ def accuracy(
         expected = "" if right is None else str(right)
         found = find_answer(text_of(completion), tuple(extract), tags)
         rows.append((expected, found or "") if is_gradable(expected) else None)
-    grades = iter(grade_answers([row for row in rows if row is not None], slow))
+    grades = iter(grade_answers([row for row in rows if row is not None], verdicts))
     return [unparsable_gold if row is None else next(grades).score for row in rows]
 
 
@@ -134,9 +134,8 @@ def decide(gold: str, answer: str, ask: Ask) -> bool:
 def read_answer(text: str) -> tuple[Form, ...]:
     """The ways to read a text that is an answer, or a sentence or solution that gives one."""
     text = text[-MAX_TEXT:].strip()
-    if (boxes := last_boxes(text)) is not None:
-        after = text[text.rindex("\\boxed") :] if "\\boxed" in text else ""
-        return read_answer(stated(after) or boxes)
+    if (boxed := last_boxes(text)) is not None:
+        return read_answer(stated(text[find_boxes(text)[-1][1] :]) or boxed)
     forms = read_forms(text)
     is_marked = DELIMITER.search(text) is not None
     is_prose = bool(forms) and forms[0].kind == "words"
