@@ -5,11 +5,15 @@ letters an identifier decides, line by line, since a word alone often belongs to
 words of any language.
 """
 
+import tempfile
 from collections import Counter
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import regex
+
+from aha.rundir import out_of_space_is_a_user_error
 
 SCRIPTS = {  # scripts of the languages that do not use Latin letters
     "zh": ("Han",),
@@ -92,6 +96,7 @@ def identify(text: str) -> str:
 def _identifier() -> Any:
     from py3langid import langid
 
-    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
+    with out_of_space_is_a_user_error(Path(tempfile.gettempdir())):  # it unpacks its model into a temporary file
+        identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
     identifier.set_languages(list(LATIN))
     return identifier

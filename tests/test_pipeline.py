@@ -39,7 +39,7 @@ stages:
     learning_rate: 1.0e-3
     save_steps: 2
     save_rollouts_steps: 2
-    eval: {{eval_steps: 2}}
+    eval: {{eval_steps: {eval_steps}}}
     sync_ref_model: {sync_ref_model}
     ref_model_sync_steps: 2
     dynamic_sampling_rounds: {dynamic_sampling_rounds}
@@ -75,7 +75,7 @@ def toy(model_folder, tmp_path, monkeypatch) -> Path:
 
 def write_recipe(folder: Path, model: Path, **changes: object) -> None:
     values = {"max_steps": 4, "beta": 0.0, "dtype": "float32", "optim": "adamw_torch"}
-    values |= {"sync_ref_model": "false", "dynamic_sampling_rounds": 0, **changes}
+    values |= {"sync_ref_model": "false", "dynamic_sampling_rounds": 0, "eval_steps": 2, **changes}
     (folder / "toy.yaml").write_text(RECIPE.format(model=model, **values))
 
 
@@ -221,7 +221,7 @@ main()
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_survives(toy, model_folder):
-    write_recipe(toy, model_folder, max_steps=6)
+    write_recipe(toy, model_folder, max_steps=6, eval_steps=0)
     kill_at(toy, "run", "zero/checkpoints/step-000002")
     saved = toy / "run" / "zero" / "checkpoints" / "step-000002"
     limit = max(path.stat().st_size for path in saved.iterdir()) - 1  # the next checkpoint does not fit
