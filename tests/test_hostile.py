@@ -4,6 +4,7 @@ import ast
 import builtins
 import os
 import random
+import re
 import subprocess
 
 import pytest
@@ -254,9 +255,12 @@ def test_more_hostile_mathematics_is_never_paid_and_never_raises(answer):
     assert maths.grade_answer("72", answer).score == maths.grade_answer(answer, "72").score == 0.0 or "but" in answer
 
 
-PIECES = """1 2 10 x y \\frac { } ( ) [ ] \\{ \\} , ; and or = < \\le \\cup \\infty ^ _ ** ! + - * / \\sqrt \\pm $ $$ \\( \\) \\[ \\]
-\\boxed{ \\text{ Answer: #### . % ° cm hours | : \\in \\begin{pmatrix} \\end{pmatrix} & \\\\ <answer> </answer> <think> </think>
-1,000 0.5 word sin π ½ ² ١ \\overline{ \\mid \\approx \\left \\right e E A (B) 答案是 \u202e \x00""".split()
+PIECES = re.findall(
+    r"\S+",
+    "1 2 10 x y \\frac { } ( ) [ ] \\{ \\} , ; and or = < \\le \\cup \\infty ^ _ ** ! + - * / \\sqrt \\pm $ $$ | : & \\\\ \\in "
+    "\\( \\) \\[ \\] \\boxed{ \\text{ \\overline{ \\mid \\approx \\left \\right \\begin{pmatrix} \\end{pmatrix} "
+    "Answer: #### . % ° cm hours <answer> </answer> <think> </think> 1,000 0.5 word sin π ½ ² ١ e E A (B) 答案是 \u202e \x00",
+)
 
 
 def soup(rng: random.Random) -> str:

@@ -7,7 +7,7 @@ from aha.rewards.forms import NAME, Form
 from aha.rewards.numbers import same_quantity
 
 Ask = Callable[[str, str], bool]  # whether two expressions, in plain notation, are the same
-PLAIN_KINDS = {"number", "words", "letter", "choice", "infinity"}  # which differ where their kinds do
+PLAIN_KINDS = {"number", "words", "literal", "letter", "choice", "infinity"}  # which differ where their kinds do
 
 
 def same_answer(gold: tuple[Form, ...], answer: tuple[Form, ...], ask: Ask) -> bool:
@@ -32,6 +32,8 @@ def same(a: Form, b: Form, ask: Ask) -> bool:
     a, b = _unwrapped(a, b), _unwrapped(b, a)
     if _same_text(a, b):
         return True
+    if "literal" in (a.kind, b.kind):
+        return False
     if a.number is not None and b.number is not None:
         return same_quantity(a.number, b.number)
     kinds = {a.kind, b.kind}

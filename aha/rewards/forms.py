@@ -42,7 +42,7 @@ class Form:
 
     list: its elements; "{}" where braces stand around them. tuple: its elements; the two brackets, so that intervals
     and points are both tuples. union: its pieces. relation: both sides; the sign. ratio: its terms. matrix: its rows,
-    as tuples. number: `number`. choice, words, infinity, expression: nothing but `text`.
+    as tuples. number: `number`. choice, words, infinity, expression, literal (only equal to itself): nothing but `text`.
 
     Example: "[0, 1)" -> Form("tuple", "[0,1)", marks="[)", parts=(Form("number", ...), Form("number", ...)))
     """
@@ -79,10 +79,10 @@ def read_forms(text: str) -> tuple[Form, ...]:
     text = plain(text)
     bare = _trim(text)
     if not bare:
-        return (Form("words", text),) if text else ()
+        return (Form("literal", text),) if text else ()
     nested = depth(bare)
     if len(bare) > MAX_CHARACTERS or (nested or 0) > MAX_DEPTH:
-        return (Form("words", bare),)
+        return (Form("literal", bare),)
     if nested is None:  # its brackets say nothing about what belongs together
         return (Form("words", _folded(bare)) if is_prose(bare) else Form("expression", _tight(bare)),)
     forms = [form for decimal_comma in (False, True) if (form := _quantity_form(bare, decimal_comma))]
@@ -152,7 +152,7 @@ def _read(text: str, inside: bool = False) -> Form:
         terms = tuple(_number_form(part) for part in match[1].split(":"))
         return Form("ratio", match[1] + (match[2] or "").lower(), terms, "time" if match[2] else "clock")
     if BASE_DIGITS.fullmatch(_tight(text)):
-        return Form("words", re.sub(r"[{}()]", "", _tight(text)))
+        return Form("literal", re.sub(r"[{}()]", "", _tight(text)))
     pieces, marks = split_top(text, LIST_MARK)
     if len(pieces) > 1 and not is_prose(text) and len(pieces) <= MAX_PARTS:
         return _list([piece for piece in pieces if _trim(piece)], marks, text)

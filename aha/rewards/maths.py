@@ -88,16 +88,16 @@ def grades_and_seconds(pairs: Sequence[tuple[str, str]], slow: str | None = None
         grade = _fast(gold, answer)
         given.append((grade, time.perf_counter() - started))
     record = Record.of(slow)
-    keys = {pair: fingerprint(*pair) for pair, (grade, _) in zip(pairs, given, strict=True) if grade is None}
-    new = [pair for pair, key in keys.items() if key not in record.known]
-    record.add({keys[pair]: verdict for pair, verdict in zip(new, _algebra(new), strict=True)})
-    graded = []
-    for pair, (grade, seconds) in zip(pairs, given, strict=True):
-        if grade is None:
-            verdict = record.known[keys[pair]]
-            grade, seconds = _told(verdict), seconds + verdict.seconds
-        graded.append((grade, seconds))
-    return graded
+    hard = {pair: fingerprint(*pair) for pair, (grade, _) in zip(pairs, given, strict=True) if grade is None}
+    verdicts = {pair: record.known[key] for pair, key in hard.items() if key in record.known}
+    new = [pair for pair in hard if pair not in verdicts]
+    found = dict(zip(new, _algebra(new), strict=True))
+    record.add({hard[pair]: verdict for pair, verdict in found.items()})
+    verdicts |= found
+    return [
+        (grade, seconds) if grade is not None else (_told(verdicts[pair]), seconds + verdicts[pair].seconds)
+        for pair, (grade, seconds) in zip(pairs, given, strict=True)
+    ]
 
 
 def _told(verdict: Verdict) -> Grade:
@@ -218,8 +218,9 @@ class Record:
         return record
 
     def add(self, verdicts: dict[str, Verdict]) -> None:
-        self.known.update(verdicts)
+        """Keep those that took long."""
         kept = {key: verdict for key, verdict in verdicts.items() if verdict.failure or verdict.seconds >= SLOW_SECONDS}
+        self.known.update(kept)
         if self.path and kept:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:

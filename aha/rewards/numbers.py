@@ -104,6 +104,8 @@ def read_quantity(text: str, decimal_comma: bool = False) -> Quantity | None:
     if not (match := UNIT.fullmatch(rest.rstrip(" ."))):
         return None
     unit = unit_name(rest)
+    if len(unit) == 1 and unit not in UNITS:
+        return None  # "12 x" is a product
     if (
         prefix
         or len(unit.split()) > UNIT_WORDS
