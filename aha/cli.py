@@ -26,6 +26,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 
+INTERRUPTED = 130  # exit code after Ctrl-C
+
 Model = Annotated[str, typer.Option(help=f"{BUNDLED_MODEL}, a folder, or a hub id")]
 MaxLength = Annotated[int, typer.Option(help="tokens of a completion at the most")]
 Temperature = Annotated[float, typer.Option(help="of sampling; 0 is greedy")]
@@ -228,11 +230,13 @@ def chat(
 def main() -> None:
     """Entry point: turns errors of use into one line and exit code 2."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer turns Ctrl-C into this
+            raise KeyboardInterrupt
     except UserError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped; `aha run` with the same arguments goes on from the last checkpoint", 130)
+        _fail("stopped; `aha run` with the same arguments goes on from the last checkpoint", INTERRUPTED)
     except typer.TyperException as error:
         _fail(error.format_message(), error.exit_code)
     except BrokenPipeError:

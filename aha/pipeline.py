@@ -23,6 +23,7 @@ from aha.config import BUNDLED_MODEL, Recipe, StageConfig
 from aha.log import WIDTH, StageLog, clock, printable, told
 from aha.metrics import Measure
 from aha.recipe import reference
+from aha.rewards import module_file
 from aha.rundir import StageDir, fingerprint, fingerprint_path, write_atomic
 from aha.types import UserError
 
@@ -87,7 +88,7 @@ def verb(kind: str) -> Callable[..., Mapping[str, Any]]:
 
 
 def _input_fingerprints(cfg: StageConfig, prints: Mapping[str, str]) -> dict[str, str]:
-    """Fingerprints of what a stage reads: an earlier stage, the bundled model, local folders and files."""
+    """Fingerprints of what a stage reads: an earlier stage, the bundled model, local folders and files, the user's rewards."""
     inputs = {}
     found = reference(cfg.model)
     if found:
@@ -99,6 +100,10 @@ def _input_fingerprints(cfg: StageConfig, prints: Mapping[str, str]) -> dict[str
     for source in sorted(set(cfg.sources)):
         if Path(source).exists():
             inputs[source] = fingerprint_path(Path(source))
+    for name in [reward.name for reward in getattr(cfg, "rewards", []) if ":" in reward.name]:
+        module = module_file(name)
+        if module:
+            inputs[name] = fingerprint_path(module)
     return inputs
 
 

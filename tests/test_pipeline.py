@@ -211,6 +211,30 @@ def test_a_killed_run_resumes_to_the_same_bits(toy, model_folder, settings):
     assert logs[0] == logs[1]
 
 
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(toy, model_folder):
+    write_recipe(toy, model_folder, max_steps=6)
+    process = aha(toy, "run", TOY_SECONDS="0.5")
+    deadline = time.monotonic() + 600
+    while not (toy / "run" / "zero" / "checkpoints" / "step-000002").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=600) == 130
+    last = (toy / "run.log").read_text().splitlines()[-1]
+    assert last == "aha: stopped; `aha run` with the same arguments goes on from the last checkpoint"
+    assert aha(toy, "run").wait(timeout=600) == 0
+    assert "resumed at step 2" in (toy / "run.log").read_text()
+
+
+def test_a_reward_of_the_user_that_has_changed_is_refused(toy):
+    run(toy)
+    path = toy / "toy_rewards.py"
+    path.write_text(path.read_text() + "# another thought\n")
+    with pytest.raises(UserError, match=r"its inputs .* have changed"):
+        run(toy)
+
+
 FULL_DISK = """
 import resource, sys
 from aha.cli import main

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import importlib.util
 import inspect
 import math
 import sys
@@ -137,10 +138,24 @@ def _bind(cfg: RewardConfig, folder: Path | None) -> RewardFunction:
     return partial(function, **args)
 
 
+def _find_modules_here() -> None:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+
+
+def module_file(name: str) -> Path | None:
+    """The file of the module in "module:function"; None where it cannot be found, which loading the reward tells."""
+    _find_modules_here()
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
 def _user_function(name: str) -> RewardFunction:
     module, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a module beside the recipe can be named
+    _find_modules_here()
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
