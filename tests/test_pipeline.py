@@ -94,7 +94,12 @@ def aha(folder: Path, out: str, **environment: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "aha", "run", "toy.yaml", "--out", out]
     log = (folder / f"{out}.log").open("a")
     return subprocess.Popen(
-        command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        command,
+        cwd=folder,
+        stdout=log,
+        stderr=log,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
 
 
