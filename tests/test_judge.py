@@ -140,12 +140,12 @@ def test_verdicts_are_kept_and_nothing_is_asked_twice(serve, tmp_path):
     assert dict(told) == {"judge/tokens": 30, "judge/unread": 0.0}
     kept = tmp_path / "verdicts" / "judge.jsonl"
     kept.write_text(kept.read_text() + '\n{"key": "cut off')
-    from aha.rewards.judge import Verdicts
+    from aha.rewards.kept import Kept
 
-    Verdicts.of.cache_clear()  # as in another process
+    Kept.of.cache_clear()  # as in another process
     assert judged(server, ["b", "c"], tmp_path / "verdicts") == [0.6, 0.6]
     assert len(server.asked) == 3
-    Verdicts.of.cache_clear()
+    Kept.of.cache_clear()
     assert judged(server, ["c"], tmp_path / "verdicts") == [0.6]
     assert len(server.asked) == 3
 

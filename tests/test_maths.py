@@ -9,7 +9,8 @@ from conftest import SHARED
 
 from aha.rewards import maths
 from aha.rewards.extract import PLACES, find_answer
-from aha.rewards.maths import Record, accuracy, fingerprint, grade_answer, grade_answers, grade_completion, parsed
+from aha.rewards.kept import Kept
+from aha.rewards.maths import accuracy, fingerprint, grade_answer, grade_answers, grade_completion, parsed
 from aha.rewards.workers import Verdict
 
 PAGE = Path(__file__).parent.parent / "docs" / "grading.md"
@@ -212,7 +213,7 @@ def test_a_time_out_is_wrong_and_is_replayed_from_the_record(tmp_path, monkeypat
     assert json.loads(line)["failure"] == "timed out"
     path.write_text(path.read_text() + '\n{"key": "cut o')  # the process was killed while it wrote
 
-    Record.of.cache_clear()
+    Kept.of.cache_clear()
     monkeypatch.setattr(maths, "_algebra", lambda pairs: [Verdict(True, "", 0.1) for _ in pairs])
     [grade] = grade_answers([("x^2+x-2", "(x-1)(x+2)")], str(path))
     assert (grade.score, grade.reason) == (0.0, "timed out")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from aha.chat import parse
 from aha.rewards.base import TAGS, Text, text_of
+from aha.rewards.kept import Kept
 from aha.types import UserError
 
 TEMPLATE = """You mark answers. Read the request and the answer, then mark the answer from 0 to {scale}.
@@ -98,19 +98,20 @@ def judge(
         own = {name: values[i] for name, values in columns.items() if isinstance(values, Sequence) and len(values) > i}
         asked.append(fill(template or (RUBRIC_TEMPLATE if rubric else TEMPLATE), prompt, completion, own, tags, scale, rubric))
 
-    kept = Verdicts.of(verdicts, url)
+    kept = Kept.of(verdicts, url)
     keys = [fingerprint(server, points, scale, text) for text in asked]
     new = {key: text for key, text in zip(keys, asked, strict=True) if key not in kept.known}
     with ThreadPoolExecutor(concurrency) as pool:
         given = pool.map(lambda text: verdict_of(server, text, points, scale), new.values())
         fresh = dict(zip(new, given, strict=True))
-    if fresh and all(verdict.is_failure for verdict in [*kept.known.values(), *fresh.values()]):
+    known = {key: Verdict(**row) for key, row in kept.known.items()} | fresh
+    if fresh and all(verdict.is_failure for verdict in known.values()):
         raise UserError(f"judge {url}: {next(iter(fresh.values())).reason}")  # it has never answered
-    kept.add(fresh)
+    kept.add({key: asdict(verdict) for key, verdict in fresh.items()})
     if log_metric and fresh:
         log_metric("judge/tokens", sum(verdict.prompt_tokens + verdict.completion_tokens for verdict in fresh.values()))
-        log_metric("judge/unread", sum(kept.known[key].score is None for key in keys) / len(keys))
-    return [kept.known[key].score for key in keys]
+        log_metric("judge/unread", sum(known[key].score is None for key in keys) / len(keys))
+    return [known[key].score for key in keys]
 
 
 @dataclass(frozen=True)
@@ -204,33 +205,3 @@ def fingerprint(server: Server, points: Sequence[float], scale: float, text: str
     """What a verdict depends on; time-outs and retries are no part of it."""
     parts = [server.model, server.temperature, server.max_tokens, list(points), scale, text]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-@dataclass
-class Verdicts:
-    """The verdicts so far, and the file that keeps them."""
-
-    known: dict[str, Verdict]
-    path: Path | None
-
-    @staticmethod
-    @lru_cache(maxsize=8)
-    def of(file: str | None, url: str) -> "Verdicts":
-        """Those of a file; without one, of this process and server."""
-        path = Path(file) if file else None
-        known = {}
-        for line in path.read_text(encoding="utf-8").split("\n") if path and path.exists() else ():
-            if line.endswith("}"):  # the last line of a run that was killed may be cut off
-                row = json.loads(line)
-                key = row.pop("key")
-                known[key] = Verdict(**row)
-        return Verdicts(known, path)
-
-    def add(self, verdicts: Mapping[str, Verdict]) -> None:
-        self.known.update(verdicts)
-        if self.path and verdicts:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # A newline first, so that a line which was cut off spoils no other.
-            lines = ["\n" + json.dumps({"key": key, **asdict(verdict)}) for key, verdict in verdicts.items()]
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(lines))

@@ -5,22 +5,21 @@ What counts as equal is written down in docs/grading.md.
 
 import hashlib
 import json
-import os
 import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from aha.rewards.base import TAGS, Grade, Text, text_of
 from aha.rewards.equality import Ask, same_answer
 from aha.rewards.extract import MAX_TEXT, PLACES, find_answer, find_boxes, in_prose, last_boxes, stated
 from aha.rewards.forms import Form, read_forms
+from aha.rewards.kept import Kept
 from aha.rewards.symbols import is_quick, same_expression
 from aha.rewards.workers import CPU_SECONDS, WORKERS, Verdict
 
@@ -87,12 +86,12 @@ def grades_and_seconds(pairs: Sequence[tuple[str, str]], slow: str | None = None
         started = time.perf_counter()
         grade = _fast(gold, answer)
         given.append((grade, time.perf_counter() - started))
-    record = Record.of(slow)
+    kept = Kept.of(slow, "maths")
     hard = {pair: fingerprint(*pair) for pair, (grade, _) in zip(pairs, given, strict=True) if grade is None}
-    verdicts = {pair: record.known[key] for pair, key in hard.items() if key in record.known}
+    verdicts = {pair: Verdict(**kept.known[key]) for pair, key in hard.items() if key in kept.known}
     new = [pair for pair in hard if pair not in verdicts]
     found = dict(zip(new, _algebra(new), strict=True))
-    record.add({hard[pair]: verdict for pair, verdict in found.items()})
+    kept.add({hard[pair]: asdict(v) for pair, v in found.items() if v.failure or v.seconds >= SLOW_SECONDS})
     verdicts |= found
     return [
         (grade, seconds) if grade is not None else (_told(verdicts[pair]), seconds + verdicts[pair].seconds)
@@ -197,35 +196,3 @@ def _limit(seconds: float) -> Iterator[None]:
 
 def fingerprint(gold: str, answer: str) -> str:
     return hashlib.sha256(json.dumps(sorted((gold, answer))).encode()).hexdigest()
-
-
-@dataclass
-class Record:
-    """Verdicts of algebra that took long, and the file that keeps them, so that no clock decides twice."""
-
-    path: Path | None
-    known: dict[str, Verdict] = field(default_factory=dict)
-
-    @staticmethod
-    @lru_cache(maxsize=8)
-    def of(path: str | None) -> "Record":
-        """That of a file; without one, of this process."""
-        record = Record(Path(path) if path else None)
-        for line in record.path.read_text(encoding="utf-8").split("\n") if record.path and record.path.exists() else ():
-            if line.endswith("}"):  # the last line of a run that was killed may be cut off
-                row = json.loads(line)
-                record.known[row["key"]] = Verdict(row["is_same"], row["failure"], row["seconds"])
-        return record
-
-    def add(self, verdicts: dict[str, Verdict]) -> None:
-        """Keep those that took long."""
-        kept = {key: verdict for key, verdict in verdicts.items() if verdict.failure or verdict.seconds >= SLOW_SECONDS}
-        self.known.update(kept)
-        if self.path and kept:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                for key, verdict in kept.items():
-                    row = {"key": key, "is_same": verdict.is_same, "failure": verdict.failure, "seconds": verdict.seconds}
-                    file.write(f"\n{json.dumps(row)}")  # a newline first, so that a line cut off spoils no other
-                file.flush()
-                os.fsync(file.fileno())
