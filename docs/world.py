@@ -45,7 +45,8 @@ def document(title: str, row: dict[str, str]) -> str:
 def samples() -> str:
     plain = {"mixed": 0.0, "other": 0.0}
     parts = [
-        document("Countdown", first(writers.documents(1), lambda row: 3 <= row["completion"].count("\n") <= 5)),
+        document("Countdown", first(writers.documents(1, **plain), lambda row: 3 <= row["completion"].count("\n") <= 5)),
+        document("A claim that its check refutes", first(writers.documents(1, **plain), refuted)),
         three_ways(),
         document("A word problem, solved without a slip", first(words.documents(1, **plain), solved("So the answer is"))),
         document("One in Chinese, with a check", first(words.documents(1, **plain), solved("我验算一下"))),
@@ -79,6 +80,10 @@ def samples() -> str:
     return "\n\n".join(parts)
 
 
+def refuted(row: dict[str, str]) -> bool:
+    return "which is not" in row["completion"] and row["completion"].count("\n") <= 6
+
+
 def solved(phrase: str) -> Callable[[dict[str, str]], bool]:
     return lambda row: (
         phrase in row["completion"] and "</think> <answer>\\boxed" in row["completion"] and row["completion"].count("\n") >= 2
@@ -89,7 +94,7 @@ def three_ways() -> str:
     def fits(row: dict[str, str]) -> bool:
         return row["completion"].count("\n") == 4 and "</think>" in row["completion"] and "need" not in row["completion"]
 
-    row = first(writers.documents(2), fits)
+    row = first(writers.documents(2, mixed=0.0, other=0.0), fits)
     thoughts = row["completion"].partition("</think>")[0]
     mixed = mixing.mix(random.Random(7), thoughts, "en")
     lines = f"{thoughts}\n\nmixed:\n\n{mixed}\n\nin the other language:\n\n{mixing.translate(thoughts, 'en')}"
@@ -109,6 +114,18 @@ def shares() -> str:
     rows = [
         ("Countdown: rule of the writer", rules, "`writers.RULES`"),
         ("Countdown: tries at the most", str(writers.MAX_TRIES), "`writers.MAX_TRIES`"),
+        (
+            "Countdown: goes back to the first sum of a failed try, where it has two more",
+            percent(writers.GOES_BACK),
+            "`writers.GOES_BACK`",
+        ),
+        ("Countdown: sums that slip", percent(writers.SLIPS), "`writers.SLIPS`"),
+        (
+            f"Countdown: last sums off by at most {writers.NEAR} that are written as if they fitted",
+            percent(writers.WISHES),
+            "`writers.WISHES`",
+        ),
+        ("Countdown: writers who check a hit", percent(writers.CHECKS), "`writers.CHECKS`"),
         ("Countdown: tags complete and nothing else in them", percent(next(iter(writers.FORMS.values()))), "`writers.FORMS`"),
         ("word problems: careful writers, the others are hasty", percent(words.CAREFUL), "`words.CAREFUL`"),
         ("word problems: slips per step, careful and hasty", both(words.SLIPS, percent), "`words.SLIPS`"),

@@ -1,7 +1,6 @@
-"""Countdown problems and the writers who answer them, checked by brute force and by reading every line."""
+"""Countdown problems, checked by brute force and against the public ones."""
 
 import random
-import re
 from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
@@ -11,10 +10,7 @@ import pyarrow.parquet
 import pytest
 from conftest import SHARED
 
-from aha.data import writers
-from aha.data.countdown import QUESTION, SPLITS, is_solvable, problems, question, split_of
-from aha.data.writers import FORMS, HITS, MAX_TRIES, RULES, SURRENDERS, documents
-from aha.rewards.countdown import grade_answer
+from aha.data.countdown import SPLITS, is_solvable, problems, question, split_of
 
 PUBLIC = SHARED / "countdown" / "train.parquet"
 
@@ -161,124 +157,3 @@ def test_public_problems_lie_in_our_ranges_and_are_solvable_in_whole_steps(publi
     rows = public[:300]
     assert all(len(nums) in (3, 4) and min(nums) >= 1 and max(nums) <= 99 and 10 <= target <= 100 for nums, target in rows)
     assert all(is_solvable(nums, target) for nums, target in rows)
-
-
-# The writers.
-
-PROMPT = re.compile(re.escape(QUESTION).replace(r"\{nums\}", r"\[([\d, ]+)\]").replace(r"\{target\}", r"(\d+)"))
-EQUATION = re.compile(r"(\d+)([-+*/])(\d+)=(\d+)")
-STEP = re.compile(r"(?:need )?\d+[-+*/]\d+=\d+")
-
-
-def take_apart(row: dict[str, str]) -> tuple[list[int], int, list[str], str]:
-    """(numbers, target, lines of the thoughts, handed-in answer) of a document, whatever its form."""
-    match = PROMPT.fullmatch(row["prompt"])
-    nums, target = [int(n) for n in match[1].split(", ")], int(match[2])
-    thoughts, answer = re.fullmatch(r"(.*?)(?:</think>| <answer>)(.*)", row["completion"], re.DOTALL).groups()
-    answer = answer.replace("<answer>", "").replace("</answer>", "").strip()
-    return nums, target, thoughts.split("\n"), answer.removesuffix(f"={target}")
-
-
-@pytest.fixture(scope="module")
-def written() -> list[dict[str, str]]:
-    return list(islice(documents(seed=4), 1000))
-
-
-def test_every_equation_in_the_thoughts_is_true(written):
-    checked = 0
-    for row in written:
-        _, _, lines, _ = take_apart(row)
-        for a, op, b, c in EQUATION.findall("\n".join(lines)):
-            left = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b), "/": Fraction(int(a), int(b))}[op]
-            assert left == int(c), row["completion"]
-            checked += 1
-    assert checked > 3 * len(written)
-
-
-def test_every_verdict_is_true(written):
-    seen: Counter[str] = Counter()
-    for row in written:
-        _, target, lines, _ = take_apart(row)
-        for line in lines:
-            if line in SURRENDERS:
-                continue
-            *steps, last = EQUATION.finditer(line)
-            needs = [int(n) for n in re.findall(r"need \d+[-+*/]\d+=(\d+)", line)]
-            wanted, got = (needs or [target])[-1], int(last[4])
-            verdict = line[last.end() :]
-            assert steps, line
-            seen["hit" if verdict in HITS else re.sub(r"\d+", "#", verdict)] += 1
-            truth = {
-                " no.": got != wanted,
-                f" not {wanted}.": got != wanted,
-                f" off by {abs(got - wanted)}.": got != wanted,
-                " too big.": got > wanted,
-                " too small.": got < wanted,
-                **dict.fromkeys(HITS, got == wanted),
-            }
-            assert truth.get(verdict), line
-    assert set(seen) == {"hit", " no.", " not #.", " off by #.", " too big.", " too small."}
-
-
-def test_a_hit_ends_the_thoughts_and_its_equation_is_right_and_whoever_gives_up_is_wrong(written):
-    hits = 0
-    for row in written:
-        nums, target, lines, answer = take_apart(row)
-        hit = lines[-1].endswith(HITS)
-        assert hit != (lines[-1] in SURRENDERS)
-        assert not any(line.endswith(HITS) for line in lines[:-1])
-        assert grade_answer(answer, nums, target).score == float(hit), row
-        hits += hit
-    assert 0.1 < hits / len(written) < 0.9
-
-
-def test_the_answer_uses_the_numbers_of_the_prompt_exactly_once(written):
-    for row in written:
-        nums, _, _, answer = take_apart(row)
-        assert sorted(int(n) for n in re.findall(r"\d+", answer)) == sorted(nums), row
-
-
-def test_no_writer_writes_a_try_twice_or_tries_too_often(written):
-    for row in written:
-        _, _, lines, _ = take_apart(row)
-        tries = [tuple(STEP.findall(line)) for line in lines if line not in SURRENDERS]
-        assert len(tries) <= MAX_TRIES
-        assert len(set(tries)) == len(tries), row["completion"]
-
-
-def test_writers_answer_only_problems_of_the_split_base(written):
-    assert {split_of(*take_apart(row)[:2]) for row in written} == {"base"}
-
-
-def test_writers_with_the_same_seed_write_the_same():
-    first, again, other = (list(islice(documents(seed), 20)) for seed in (1, 1, 2))
-    assert first == again
-    assert first != other
-
-
-def test_shares_sum_to_one():
-    assert sum(RULES.values()) == pytest.approx(1)
-    assert sum(FORMS.values()) == pytest.approx(1)
-
-
-def test_forms_appear_in_their_shares(written):
-    def form(row: dict[str, str]) -> str:
-        text = row["completion"]
-        closes = "{thoughts}</think> " if "</think>" in text else "{thoughts} "
-        tags = "<answer>" in text
-        answer = "{answer}={target}" if text.endswith(f"={take_apart(row)[1]}</answer>") else "{answer}"
-        return closes + (f"<answer>{answer}</answer>" if tags else answer)
-
-    counts = Counter(map(form, written))
-    assert set(counts) == set(FORMS)
-    for name, share in FORMS.items():
-        assert counts[name] / len(written) == pytest.approx(share, abs=0.04)
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_a_try_of_every_rule_uses_every_number(rule):
-    rng = random.Random(0)
-    for nums, target in islice(problems("base", 9), 40):
-        tried = writers.attempt(rng, rule, nums, target)
-        assert sorted(int(n) for n in re.findall(r"\d+", tried.text)) == sorted(nums)
-        assert (grade_answer(tried.text, nums, target).score == 1.0) == (tried.verdict_on == tried.wanted)

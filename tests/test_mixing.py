@@ -17,7 +17,7 @@ ENGLISH = re.compile("[A-Za-z]")
 @pytest.fixture(scope="module")
 def thoughts() -> list[str]:
     """Thoughts of Countdown."""
-    return [re.split("</think>| <answer>", row["completion"])[0] for row in islice(writers.documents(3), 500)]
+    return [re.split("</think>| <answer>", row["completion"])[0] for row in islice(writers.documents(3, mixed=0, other=0), 500)]
 
 
 def test_the_lexicon_has_one_phrase_for_each_and_no_other_language_in_it():
@@ -36,8 +36,8 @@ def test_no_word_is_of_two_kinds():
 
 
 def test_a_phrase_is_said_in_either_language():
-    assert say(" off by {}.", "en", 7) == " off by 7."
-    assert say(" off by {}.", "zh", 7) == "，差7。"
+    assert say(", that is off by {}.", "en", 7) == ", that is off by 7."
+    assert say(", that is off by {}.", "zh", 7) == "，还差7。"
 
 
 def test_the_thoughts_of_countdown_can_be_all_english_or_all_chinese(thoughts):
@@ -79,12 +79,13 @@ def test_languages_change_between_lines_and_within_them():
 def test_a_text_without_a_known_phrase_stays_and_one_of_one_phrase_changes_as_a_whole():
     rng = random.Random(0)
     assert mix(rng, "1+1=2", "en") == "1+1=2"
-    assert {mix(rng, "1+1=2 yes!", "en") for _ in range(20)} == {"1+1=2，对了！"}
-    assert {mix(rng, "1+1=2，对了！", "zh") for _ in range(20)} == {"1+1=2 yes!"}
+    assert {mix(rng, "1+1=2, it fits.", "en") for _ in range(20)} == {"1+1=2，没错。"}
+    assert {mix(rng, "1+1=2，没错。", "zh") for _ in range(20)} == {"1+1=2, it fits."}
 
 
 def test_a_phrase_is_not_found_inside_a_word():
-    assert translate("for retry 3", "en") == "for retry 3"
+    assert translate("not enough, I take the closest.", "en") == "not 够了，就用最接近的。"
+    assert translate("unenough, I take the closest.", "en") == "unenough, I take the closest."
 
 
 def test_names_and_numbers_in_a_phrase_stay():

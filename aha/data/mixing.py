@@ -61,7 +61,7 @@ def _lexicon(language: str) -> tuple[re.Pattern[str], list[str]]:
     """A pattern of all phrases in `language`, the longest first, and what the other language says for each."""
     here = LANGUAGES.index(language)
     pairs = sorted(PHRASES.items(), key=lambda pair: -len(pair[here]))
-    names = "|".join(pair[here] for pair in NAMES)
+    names = "|".join(name for pair in NAMES for name in pair)  # a phrase that was translated keeps the question's names
     slot = rf"(?P<slot{{i}}>\d+|{names})"
     options = []
     for i, pair in enumerate(pairs):

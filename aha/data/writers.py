@@ -8,21 +8,31 @@ and in how long they persist:
 - `nearest` does so too, but makes the last move the one that lands nearest to the target;
 - `backward` sets one number aside, works out what the others must make, and picks the move that lands nearest to it.
 
+With four numbers some go back instead of starting anew: they keep the first sum of their last try and go on from there.
+Sums slip now and then, and a last sum that comes near is now and then written as if it had arrived. Some writers check a
+hit by working the whole equation out once more; a check has no slips, and where it fails the search goes on.
+
 Most are impatient: half of them try at most twice, one in five more than six times, nobody more than `MAX_TRIES`
-times. Whoever gives up hands in the closest equation found, a wrong one. A share forgets part of the answer's form.
-These shares were fixed before any reinforcement learning was run on the model; they are what it starts from, good
-habits and bad.
+times. Whoever gives up hands in the closest equation found, a wrong one. A share forgets part of the answer's form, and
+shares of the thoughts are in mixed language or in Chinese (`mixing.py`). These shares were fixed before any reinforcement
+learning was run on the model; they are what it starts from, good habits and bad.
 """
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aha.data.countdown import problems, question
+from aha.data.mixing import MIXED, OTHER, speak
 
 MAX_TRIES = 16
 MAX_VALUE = 999  # larger results are not attempted: the tiny tokenizer holds 0 to 999 as single tokens
-RULES = {"forward": 0.5, "nearest": 0.3, "backward": 0.2}
+RULES = {"forward": 0.4, "nearest": 0.35, "backward": 0.25}
+GOES_BACK = 0.4  # chance to keep the first sum of a failed try with four or more numbers
+SLIPS = 0.02  # share of sums that are wrong
+WISHES = 0.05  # share of last sums off by at most NEAR that are written as what they should be
+NEAR = 10
+CHECKS = 0.3  # share of writers who check a hit
 FORMS = {  # how the thoughts and the answer are closed
     "{thoughts}</think> <answer>{answer}</answer>": 0.84,
     "{thoughts}</think> {answer}": 0.06,
@@ -31,130 +41,205 @@ FORMS = {  # how the thoughts and the answer are closed
 }
 PRACTICE = "Practise some sums."
 SUMS_PER_PAGE = 30
-OPENINGS = ("try ", "maybe ", "or ", "next ", "then ", "what about ")
-HITS = (" yes!", ", that works!", ", got it!")
+FIRST = ("Let me try ", "Let me start with ", "First let me take ")
+OPENINGS = ("Then we try ", "Maybe it is ", "Next we take ", "What about this: ", "Or let me see ")
+BACK = "Back to "
+NEED = "{} last, we need "
+HITS = (", yes, that works!", ", and that is right!", ", that is the answer!")
+CHECK = "Let me check: "
 SURRENDERS = ("I give up, this is the closest.", "enough, I take the closest.", "no more ideas, so a guess.")
 
 
 @dataclass(frozen=True)
 class Term:
-    """A number on the table and how it was made.
+    """A number on the table, how it was made, and what it comes to when it is worked out again.
 
-    Example: Term(63, "(44+19)")
+    Example: Term(64, "(44+19)", true=63, sums=("44+19=63",)), after a slip
     """
 
-    value: int
+    value: int  # as written down
     text: str
+    true: int | None  # None where a sum on the way is not whole, not positive or above MAX_VALUE
+    sums: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Try:
     """One attempt that used every number.
 
-    Example: Try(steps="44+19=63, 63+35=98", value=98, text="(44+19)+35", verdict_on=98, wanted=98)
+    Example: Try(steps=("44+19=63", "63+35=98"), result=Term(98, "((44+19)+35)", 98, ...), verdict_on=98, wanted=98)
     """
 
-    steps: str
-    value: int  # what the whole equation gives
-    text: str  # the equation, without outer parentheses
+    steps: tuple[str, ...]
+    result: Term  # the whole equation
     verdict_on: int  # the last number written down, compared with `wanted`
     wanted: int
+    kept: tuple[Term, ...] = ()  # what was on the table after the first sum
+
+    @property
+    def equation(self) -> str:
+        """The equation without its outer parentheses."""
+        return self.result.text[1:-1]
+
+
+def compute(a: int, op: str, b: int) -> int | None:
+    """The value of a sum; None where it is not whole, not positive or above MAX_VALUE."""
+    if op == "/" and (b == 0 or a % b):
+        return None
+    value = a + b if op == "+" else a - b if op == "-" else a * b if op == "*" else a // b
+    return value if 0 < value <= MAX_VALUE else None
+
+
+def combine(a: Term, op: str, b: Term, value: int) -> Term:
+    """The term that is written down as `a op b = value`."""
+    true = compute(a.true, op, b.true) if a.true and b.true else None
+    sums = (*a.sums, *b.sums, *([f"{a.true}{op}{b.true}={true}"] if true else []))
+    return Term(value, f"({a.text}{op}{b.text})", true, sums)
 
 
 def moves(a: Term, b: Term) -> list[tuple[str, Term]]:
-    """Every sensible way to combine two terms, as (written step, new term): whole, positive and at most MAX_VALUE."""
+    """Every sensible way to combine two terms, as (sum without its result, new term): no times 1, no division by 1."""
     if a.value < b.value:
         a, b = b, a
-    results = [("+", a.value + b.value)]
-    if a.value > b.value:
-        results.append(("-", a.value - b.value))
-    if b.value > 1:
-        results.append(("*", a.value * b.value))
-        if a.value % b.value == 0:
-            results.append(("/", a.value // b.value))
-    return [
-        (f"{a.value}{op}{b.value}={value}", Term(value, f"({a.text}{op}{b.text})"))
-        for op, value in results
-        if value <= MAX_VALUE
-    ]
+    found = []
+    for op in "+-*/":
+        value = compute(a.value, op, b.value)
+        if value is not None and not (op in "*/" and b.value == 1):
+            found.append((f"{a.value}{op}{b.value}", combine(a, op, b, value)))
+    return found
+
+
+def slip(rng: random.Random, value: int, wanted: int | None = None) -> int:
+    """The result as it is written down: now and then a wrong one, and where one is `wanted` and near now and then that."""
+    if wanted and 0 < abs(value - wanted) <= NEAR and rng.random() < WISHES:
+        return wanted
+    if rng.random() >= SLIPS:
+        return value
+    return rng.choice([value + off for off in (-10, -2, -1, 1, 2, 10) if 0 < value + off <= MAX_VALUE])
+
+
+def _write(rng: random.Random, move: tuple[str, Term], wanted: int | None = None) -> tuple[str, Term]:
+    step, term = move
+    term = replace(term, value=slip(rng, term.value, wanted))
+    return f"{step}={term.value}", term
+
+
+def _forward_move(rng: random.Random, terms: tuple[Term, ...]) -> tuple[str, tuple[Term, ...]]:
+    a, b = rng.sample(terms, 2)
+    step, made = _write(rng, rng.choice(moves(a, b)))
+    return step, (*(term for term in terms if term is not a and term is not b), made)
+
+
+def _last_move(rng: random.Random, a: Term, b: Term, wanted: int, rule: str) -> tuple[str, Term]:
+    options = moves(a, b)
+    move = rng.choice(options) if rule == "forward" else min(options, key=lambda move: abs(move[1].value - wanted))
+    return _write(rng, move, wanted)
 
 
 def set_aside(term: Term, target: int) -> list[tuple[str, int, str]]:
-    """What the other numbers must make if `term` comes last, as (written step, needed value, equation pattern)."""
+    """What the other numbers must make if `term` comes last, as (sum without its result, needed value, equation).
+
+    Of the equation's two sides "x" is what the others make: "x-35" is right if x - 35 is the target.
+    """
     n, text = term.value, term.text
-    options = [(f"{target}+{n}", target + n, "{}-" + text)]
-    if target > n:
-        options.append((f"{target}-{n}", target - n, text + "+{}"))
-    if n > target:
-        options.append((f"{n}-{target}", n - target, text + "-{}"))
+    options = [
+        (f"{target}+{n}", compute(target, "+", n), f"x-{text}"),
+        (f"{target}-{n}", compute(target, "-", n), f"{text}+x"),
+        (f"{n}-{target}", compute(n, "-", target), f"{text}-x"),
+    ]
     if n > 1:
-        options.append((f"{target}*{n}", target * n, "{}/" + text))
-        if target % n == 0:
-            options.append((f"{target}/{n}", target // n, text + "*{}"))
-    return [(f"need {step}={need}", need, pattern) for step, need, pattern in options if need <= MAX_VALUE]
+        options += [
+            (f"{target}*{n}", compute(target, "*", n), f"x/{text}"),
+            (f"{target}/{n}", compute(target, "/", n), f"{text}*x"),
+        ]
+    return [(step, need, equation) for step, need, equation in options if need is not None]
 
 
-def _forward_move(rng: random.Random, terms: list[Term]) -> tuple[str, list[Term]]:
-    a, b = rng.sample(terms, 2)
-    step, made = rng.choice(moves(a, b))
-    return step, [term for term in terms if term is not a and term is not b] + [made]
-
-
-def _nearest_move(a: Term, b: Term, wanted: int) -> tuple[str, Term]:
-    return min(moves(a, b), key=lambda move: abs(move[1].value - wanted))
-
-
-def attempt(rng: random.Random, rule: str, nums: list[int], target: int) -> Try:
-    """One try over all of `nums` by `rule`."""
-    terms = [Term(n, str(n)) for n in nums]
-    steps = []
+def attempt(rng: random.Random, rule: str, terms: tuple[Term, ...], target: int) -> Try:
+    """One try over all of `terms` by `rule`."""
+    steps: list[str] = []
+    kept: tuple[Term, ...] = ()
     while len(terms) > (3 if rule == "backward" else 2):
         step, terms = _forward_move(rng, terms)
         steps.append(step)
+        kept = kept or terms
     if rule == "backward":
         last = rng.choice(terms)
-        step, need, pattern = rng.choice(set_aside(last, target))
+        step, need, equation = rng.choice(set_aside(last, target))
+        need = slip(rng, need)
         a, b = (term for term in terms if term is not last)
-        final_step, made = _nearest_move(a, b, need)
-        text = pattern.format(made.text)
-        value = _undo(pattern, last.value, made.value)
-        return Try(", ".join([*steps, step, final_step]), value, text, made.value, need)
+        final_step, made = _last_move(rng, a, b, need, rule)
+        steps += [NEED.replace("{}", str(last.value)) + f"{step}={need}", final_step]
+        return Try(tuple(steps), _undo(equation, last, made), made.value, need, kept)
     a, b = terms
-    step, made = _nearest_move(a, b, target) if rule == "nearest" else rng.choice(moves(a, b))
-    return Try(", ".join([*steps, step]), made.value, made.text[1:-1], made.value, target)
+    step, made = _last_move(rng, a, b, target, rule)
+    return Try((*steps, step), made, made.value, target, kept)
 
 
-def _undo(pattern: str, aside: int, made: int) -> int:
-    """The value of an equation pattern of `set_aside`; a division that does not come out even is rounded down."""
-    if pattern.startswith("{}"):
-        return made - aside if pattern[2] == "-" else made // aside
-    return {"+": aside + made, "-": aside - made, "*": aside * made}[pattern[-3]]
+def _undo(equation: str, aside: Term, made: Term) -> Term:
+    """The term of an equation of `set_aside`; a division that does not come out even is rounded down."""
+    if equation.startswith("x"):
+        a, op, b = made, equation[1], aside
+    else:
+        a, op, b = aside, equation[-2], made
+    believed = {"+": a.value + b.value, "-": a.value - b.value, "*": a.value * b.value, "/": a.value // b.value}
+    return combine(a, op, b, believed[op])
 
 
 def _verdict(rng: random.Random, tried: Try) -> str:
     off = tried.verdict_on - tried.wanted
     if off == 0:
         return rng.choice(HITS)
-    return rng.choice((" no.", f" not {tried.wanted}.", f" off by {abs(off)}.", " too big." if off > 0 else " too small."))
+    return rng.choice(
+        (
+            ", that does not work.",
+            f", that is not {tried.wanted}.",
+            f", that is off by {abs(off)}.",
+            ", that is too big." if off > 0 else ", that is too small.",
+        )
+    )
+
+
+def _check(tried: Try, target: int) -> str:
+    """A line that works the whole equation out again, without slips."""
+    sums = CHECK + ", ".join(tried.result.sums)
+    if tried.result.true is None:
+        return sums + ", the rest cannot be."
+    return sums + (", it fits." if tried.result.true == target else f", which is not {target}.")
 
 
 def think(rng: random.Random, nums: list[int], target: int) -> tuple[str, str]:
     """Thoughts in the open and the equation handed in at their end, right or wrong."""
     rule = rng.choices(list(RULES), list(RULES.values()))[0]
+    checks = rng.random() < CHECKS
     patience = round(MAX_TRIES ** rng.random() ** 2)
+    table = tuple(Term(n, str(n), n) for n in nums)
     lines: list[str] = []
-    tries: dict[str, Try] = {}
+    tries: dict[tuple[str, ...], Try] = {}
+    last: Try | None = None
     for _ in range(patience):
-        tried = attempt(rng, rule, nums, target)
+        back = last is not None and len(last.kept) > 2 and rng.random() < GOES_BACK
+        if back:
+            assert last is not None
+            again = attempt(rng, rule, last.kept, target)
+            tried = replace(again, steps=(last.steps[0], *again.steps), kept=last.kept)
+            opening = BACK
+        else:
+            tried = attempt(rng, rule, table, target)
+            opening = rng.choice(OPENINGS if lines else FIRST)
         if tried.steps in tries:  # already on the page: nobody writes it twice
             continue
-        tries[tried.steps] = tried
-        opening = rng.choice(OPENINGS) if lines else ""
-        lines.append(opening + tried.steps + _verdict(rng, tried))
+        tries[tried.steps] = last = tried
+        lines.append(opening + ", ".join(tried.steps) + _verdict(rng, tried))
         if tried.verdict_on == tried.wanted:
-            return "\n".join(lines), tried.text
-    best = min(tries.values(), key=lambda tried: abs(tried.value - target))
-    return "\n".join([*lines, rng.choice(SURRENDERS)]), best.text
+            if not checks:
+                return "\n".join(lines), tried.equation
+            lines.append(_check(tried, target))
+            if tried.result.true == target:
+                return "\n".join(lines), tried.equation
+            tries[tried.steps] = replace(tried, result=replace(tried.result, value=tried.result.true or 0))
+    best = min(tries.values(), key=lambda tried: abs(tried.result.value - target))
+    return "\n".join([*lines, rng.choice(SURRENDERS)]), best.equation
 
 
 def practise(rng: random.Random) -> str:
@@ -162,14 +247,16 @@ def practise(rng: random.Random) -> str:
     steps = []
     for _ in range(SUMS_PER_PAGE):
         a, b = rng.randint(1, rng.choice((20, 99, 200))), rng.randint(1, rng.choice((20, 99)))
-        steps.append(rng.choice(moves(Term(a, ""), Term(b, "")))[0])
+        step, made = rng.choice(moves(Term(a, "", a), Term(b, "", b)))
+        steps.append(f"{step}={made.value}")
     return ", ".join(steps)
 
 
-def documents(seed: int = 0, sums: float = 0.0) -> Iterator[dict[str, str]]:
+def documents(seed: int = 0, sums: float = 0.0, mixed: float = MIXED, other: float = OTHER) -> Iterator[dict[str, str]]:
     """Endless rows of `prompt` and `completion` (thoughts, which follow an opened `<think>`, and the answer).
 
-    A share `sums` of them are pages of sums, the others answer questions of split `base`.
+    A share `sums` of them are pages of sums, the others answer questions of split `base`; shares of the thoughts are
+    mixed, or in the `other` language (`mixing.py`).
     """
     rng = random.Random(f"writers/{seed}")
     for nums, target in problems("base", seed):
@@ -177,6 +264,7 @@ def documents(seed: int = 0, sums: float = 0.0) -> Iterator[dict[str, str]]:
             yield {"prompt": PRACTICE, "completion": f"{practise(rng)}</think> <answer>done</answer>"}
             continue
         thoughts, answer = think(rng, nums, target)
+        thoughts = speak(rng, thoughts, "en", mixed, other)
         form = rng.choices(list(FORMS), list(FORMS.values()))[0]
         yield {
             "prompt": question(nums, target),
