@@ -1,28 +1,67 @@
-"""Print finished runs as a Markdown table, the rows of the results in README.md.
+"""Print finished runs as a Markdown table, as README.md and docs/algorithms.md show them.
 
 .venv/bin/python docs/results.py runs/demo runs/demo-43 runs/demo-44
+.venv/bin/python docs/results.py --seeds runs/losses-42 runs/losses-43 runs/losses-44
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from aha.log import clock, told
 from aha.metrics import Measure
 
+TASK = "countdown/pass@1"
+
+
+def stages_of(folder: Path) -> list[dict[str, Any]]:
+    """The measured stages of a run: name, seconds, seed and Measures by key."""
+    stages = []
+    for stage in json.loads((folder / "summary.json").read_text())["stages"]:
+        measures = {key: Measure(**value) for key, value in stage["metrics"].items() if isinstance(value, dict)}
+        if TASK in measures:
+            seed = yaml.safe_load((folder / stage["name"] / "config.yaml").read_text())["seed"]
+            stages.append({"name": stage["name"], "seconds": stage["seconds"], "seed": seed, "measures": measures})
+    return stages
+
+
+def by_run(folders: list[Path]) -> list[str]:
+    """A row for every stage of every run."""
+    lines = [
+        f"| run | seed | stage | time | {TASK} [95% interval] | format/rate | length/mean |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for folder in folders:
+        for stage in stages_of(folder):
+            form, length = (f"{stage['measures'][key].value:.3g}" for key in ("format/rate", "length/mean"))
+            accuracy, seconds = told(stage["measures"][TASK]), clock(stage["seconds"])
+            lines.append(f"| {folder.name} | {stage['seed']} | {stage['name']} | {seconds} | {accuracy} | {form} | {length} |")
+    return lines
+
+
+def by_stage(folders: list[Path]) -> list[str]:
+    """A row for every stage, a column for the seed of every run, then means over the runs."""
+    runs = [{stage["name"]: stage for stage in stages_of(folder)} for folder in folders]
+    seeds = [next(iter(run.values()))["seed"] for run in runs]
+    head = ["stage", *(f"seed {seed}" for seed in seeds), "mean", "format/rate", "length/mean"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in runs[0]:
+        measures = [run[name]["measures"] for run in runs if name in run]
+        cells = [f"{m[TASK].value:.3f} [{m[TASK].low:.3f}, {m[TASK].high:.3f}]" for m in measures]
+        means = [sum(m[key].value for m in measures) / len(measures) for key in (TASK, "format/rate", "length/mean")]
+        lines.append(f"| {' | '.join([name, *cells])} | {means[0]:.3f} | {means[1]:.2f} | {means[2]:.0f} |")
+    return lines
+
 
 def main() -> None:
-    print("| run | seed | stage | time | countdown/pass@1 [95% interval] | format/rate | length/mean |")
-    print("|---|---|---|---|---|---|---|")
-    for folder in map(Path, sys.argv[1:]):
-        for stage in json.loads((folder / "summary.json").read_text())["stages"]:
-            seed = yaml.safe_load((folder / stage["name"] / "config.yaml").read_text())["seed"]
-            measures = {key: Measure(**value) for key, value in stage["metrics"].items() if isinstance(value, dict)}
-            form, length = (f"{measures[key].value:.3g}" for key in ("format/rate", "length/mean"))
-            accuracy, seconds = told(measures["countdown/pass@1"]), clock(stage["seconds"])
-            print(f"| {folder.name} | {seed} | {stage['name']} | {seconds} | {accuracy} | {form} | {length} |")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--seeds", action="store_true", help="runs of one recipe with several seeds: a row for every stage")
+    args = parser.parse_args()
+    print("\n".join(by_stage(args.runs) if args.seeds else by_run(args.runs)))
 
 
 if __name__ == "__main__":
