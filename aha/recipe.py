@@ -2,16 +2,19 @@
 
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from aha.config import STAGE_KINDS, Recipe, StageConfig, TrainingConfig, nearest, validate
+from aha.config import nearest, validate
+from aha.stage_configs import STAGE_KINDS, Recipe, StageConfig
 from aha.types import UserError
 
-REFERENCE = re.compile(r"^\$\{([^.}]+)\.(\w+)\}$")
+REFERENCE = re.compile(r"^\$\{([^.{}]+)\.(\w+)\}$")
+OUTPUTS = {"grpo": ["model"], "sft": ["model"], "reward_model": ["model"], "sample": ["traces"]}  # of each kind of stage
+MEANT_AS_REFERENCE = {"model": "model", "source": "traces"}  # last part of a key: the output that may stand there
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -126,11 +129,91 @@ def reference(value: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
+def references(cfg: StageConfig) -> dict[str, str]:
+    """Every reference of a stage by its key: {"model": "${zero.model}", "data.0.source": "${cold.traces}"}.
+
+    What begins like one where a model or a source stands is meant as one; anywhere else a text is one from end to end
+    or it is none.
+    """
+    texts = dict(_texts(cfg.model_dump()))
+    return {
+        key: text
+        for key, text in texts.items()
+        if text.startswith("${") and (reference(text) or key.rpartition(".")[2] in MEANT_AS_REFERENCE)
+    }
+
+
+def needs(cfg: StageConfig) -> list[str]:
+    """The stages that a stage refers to, each once."""
+    return list(dict.fromkeys(found[0] for text in references(cfg).values() if (found := reference(text))))
+
+
+def resolve(cfg: StageConfig, path_of: Callable[[str, str], Path]) -> StageConfig:
+    """The stage with a path in place of every reference; `path_of` gives that of an output of a stage."""
+    paths = {text: str(path_of(*found)) for text in references(cfg).values() if (found := reference(text))}
+    return type(cfg).model_validate(_replaced(cfg.model_dump(), paths))
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text inside, with its key: `data.0.source`."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping | list):
+        for part, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _texts(inner, f"{key}.{part}" if key else str(part))
+
+
+def _replaced(value: Any, texts: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return texts.get(value, value)
+    if isinstance(value, Mapping):
+        return {key: _replaced(inner, texts) for key, inner in value.items()}
+    return [_replaced(inner, texts) for inner in value] if isinstance(value, list) else value
+
+
 def _check_references(stages: list[StageConfig], where: str) -> None:
-    has_model: set[str] = set()
+    """References lead to outputs of earlier stages, so stages can run in the order of the recipe."""
+    by_name = {stage.name: stage for stage in stages}
+    earlier: set[str] = set()
     for stage in stages:
-        found = reference(stage.model)
-        if stage.model.startswith("${") and (found is None or found[0] not in has_model or found[1] != "model"):
-            raise UserError(f"{where}: {stage.name}: model {stage.model} is no output of an earlier stage that trains")
-        if isinstance(stage, TrainingConfig):
-            has_model.add(stage.name)
+        for key, text in references(stage).items():
+            wrong = _wrong(stage, key, text, by_name, earlier)
+            if wrong:
+                raise UserError(f"{where}: {stage.name}: {key} {text} is no output of an earlier stage: {wrong}")
+        earlier.add(stage.name)
+
+
+def _wrong(stage: StageConfig, key: str, text: str, by_name: Mapping[str, StageConfig], earlier: set[str]) -> str | None:
+    """What is wrong with a reference, in words."""
+    found = reference(text)
+    if found is None:
+        return "write ${stage.output}"
+    name, output = found
+    if name not in by_name:
+        return f"there is no stage {name}{nearest(name, by_name)}"
+    if name == stage.name:
+        return "it is the stage itself"
+    if name not in earlier:
+        back = _path(name, stage.name, by_name)
+        return f"the stages need each other, {' -> '.join([stage.name, *back])}" if back else f"{name} comes later"
+    kind = by_name[name].kind
+    if output not in OUTPUTS.get(kind, ()):
+        return f"a stage of kind {kind} has {' and '.join(OUTPUTS.get(kind, ['nothing']))} to refer to, and no {output}"
+    wanted = MEANT_AS_REFERENCE.get(key.rpartition(".")[2], output)
+    if output != wanted:
+        return f"here stands a {wanted}, and this is {output}"
+    if key == "model" and kind == "reward_model" != stage.kind:
+        return f"{name} is a reward model, which writes no text"
+    return None
+
+
+def _path(start: str, end: str, by_name: Mapping[str, StageConfig]) -> list[str]:
+    """The stages on a way from one to another that it needs, both included; none where it does not need it."""
+    ways, seen = [[start]], {start}
+    for way in ways:
+        if way[-1] == end:
+            return way
+        following = [name for name in needs(by_name[way[-1]]) if name in by_name and name not in seen]
+        seen |= set(following)
+        ways += [[*way, name] for name in following]
+    return []
