@@ -6,6 +6,7 @@ speaks to it as it was trained to be spoken to.
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from aha.config import PromptConfig, validate
 from aha.types import UserError
 
 PROMPT_FILE = "prompt.json"
+
+Message = Mapping[str, str]  # role and content
+Piece = tuple[str, bool]
 
 # The template of DeepSeek-R1-Zero (arXiv 2501.12948, table 1); {think} and {answer} are the tag names.
 R1_INSTRUCTION = (
@@ -43,13 +47,78 @@ def render(question: str, cfg: PromptConfig, tokenizer: Any) -> str:
     messages.append({"role": "user", "content": question})
     if not tokenizer.chat_template:
         raise UserError(f"prompt.template {cfg.template} needs a chat template, which this tokenizer lacks; use r1 or plain")
+    text = apply_chat_template(messages, tokenizer)
+    opened = opened_by_template(text, cfg)
+    return text + (cfg.prefill.removeprefix(opened.rstrip()).lstrip() if opened else cfg.prefill)
+
+
+def render_conversation(messages: Sequence[Message], end: str, cfg: PromptConfig, tokenizer: Any) -> list[Piece]:
+    """A conversation as the tokenizer's chat template writes it, in pieces: (text, whether the assistant says it).
+
+    An assistant's turn begins where the template's prompt for it ends and goes on to `end`, the token that ends a turn
+    (see `turn_end`). Some templates drop the thoughts of a turn. An earlier turn whose words are not all there is left
+    to the other side; the last turn then stands behind its prompt as it was written. What follows it is dropped.
+
+    Example: [("<|im_start|>user\\n1+1?<|im_end|>\\n<|im_start|>assistant\\n", False), ("2<|im_end|>", True)]
+    """
+    if not tokenizer.chat_template:
+        raise UserError("rows of messages need a chat template, which this tokenizer lacks")
+    turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    prompts = [apply_chat_template(messages[:i], tokenizer) for i in turns]
+    replies = [messages[i]["content"].strip() for i in turns]
+    text = apply_chat_template(messages[: turns[-1] + 1], tokenizer, add_generation_prompt=False)
+    if _end_of_turn(text, prompts[-1], replies[-1], end) is None:
+        opened = opened_by_template(prompts[-1], cfg)
+        replies[-1] = replies[-1].removeprefix(opened.strip()).lstrip() if opened else replies[-1]
+        text = prompts[-1] + replies[-1] + end
+
+    pieces, done = [], 0
+    for prompt, reply, limit in zip(prompts, replies, [*map(len, prompts[1:]), len(text)], strict=True):
+        stop = _end_of_turn(text[:limit], prompt, reply, end)
+        if stop is not None:
+            pieces += [(text[done : len(prompt)], False), (text[len(prompt) : stop], True)]
+            done = stop
+    return pieces
+
+
+def _end_of_turn(text: str, prompt: str, reply: str, end: str) -> int | None:
+    """Where the turn that answers `prompt` ends in `text`; None where `text` does not hold all of both."""
+    found = text.find(reply, len(prompt)) if text.startswith(prompt) else -1
+    closed = text.find(end, found + len(reply)) if found >= 0 else -1
+    return closed + len(end) if closed >= 0 else None
+
+
+def turn_end(tokenizer: Any) -> str | None:
+    """The token that the chat template ends the assistant's turn with, such as <|im_end|>, if any."""
+    if not tokenizer.chat_template:
+        return None
+    reply = "This is the reply."
+    messages = [{"role": "user", "content": "Reply."}, {"role": "assistant", "content": reply}]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except TemplateError:  # Gemma and others have no system role
-        folded = [{"role": "user", "content": f"{system}\n\n{question}" if system else question}]
-        text = tokenizer.apply_chat_template(folded, tokenize=False, add_generation_prompt=True)
-    opened = opened_by_template(str(text), cfg)
-    return str(text) + (cfg.prefill.removeprefix(opened.rstrip()).lstrip() if opened else cfg.prefill)
+        rest = apply_chat_template(messages, tokenizer, add_generation_prompt=False).partition(reply)[2].lstrip()
+    except UserError:  # matters to whoever uses the template, and to nobody else
+        return None
+    return max((token for token in tokenizer.get_added_vocab() if rest.startswith(token)), key=len, default=None)
+
+
+def apply_chat_template(messages: Sequence[Message], tokenizer: Any, add_generation_prompt: bool = True) -> str:
+    """The text that the chat template makes of messages. Where it refuses a system role, as Gemma's does, that message
+    stands above the first question. Raises UserError where it refuses the rest."""
+
+    def apply(messages: Sequence[Message]) -> str:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt))
+
+    try:
+        try:
+            return apply(messages)
+        except TemplateError:
+            if len(messages) < 2 or messages[0]["role"] != "system":
+                raise
+            system, question, *rest = messages
+            return apply([{**question, "content": f"{system['content']}\n\n{question['content']}"}, *rest])
+    except TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise UserError(f"the chat template of this tokenizer refuses a conversation of {roles}: {error}") from error
 
 
 def opened_by_template(text: str, cfg: PromptConfig) -> str:
@@ -119,7 +188,7 @@ def parse(text: str, think: str = "think", answer: str = "answer") -> Parsed:
         thoughts, body = "", text
 
     found = None
-    if counts[0] <= 1 and counts[1] <= 1 and counts[2:] == [1, 1]:
+    if counts[0] <= 1 and counts[1] <= 1 and counts[2:] == [1, 1] and opened not in body:
         a, b = body.find(answer_opened), body.find(answer_closed)
         if 0 <= a < b:
             found = body[a + len(answer_opened) : b].strip()

@@ -23,6 +23,7 @@ WIDTH = 80  # columns that everything is readable at
 BARS = "▁▂▃▄▅▆▇█"
 CURVES = {  # metric: what the console calls it
     "loss": "loss",
+    "eval_loss": "eval loss",
     "reward": "reward",
     "accuracy": "accuracy",
     "completions/mean_length": "length",
@@ -31,7 +32,7 @@ CURVES = {  # metric: what the console calls it
     "kl": "kl",
     "grad_norm": "grad norm",
 }
-PLAIN = ("loss", "reward", "accuracy", "completions/mean_length", "entropy")
+PLAIN = ("loss", "eval_loss", "reward", "accuracy", "completions/mean_length", "entropy")
 HIDDEN_BESIDE_REWARD = {"loss"}  # the loss of GRPO says nothing: its value is near zero by construction
 PLAIN_SAMPLE_EVERY = 60.0  # seconds between sample completions in plain output
 SAMPLE_LINES = 9
@@ -77,7 +78,7 @@ class StageLog:
         self.sample = group or self.sample
         if self.console.is_terminal:
             return
-        values = " ".join(f"{CURVES[key]} {metrics[key]:.3g}" for key in PLAIN if key in self.history)
+        values = " ".join(f"{CURVES[key]} {metrics[key]:.3g}" for key in PLAIN if key in self.history and key in metrics)
         self._print(f"{self.name} {step}/{self.total} {values}, {self._left()} left"[:WIDTH])
         if self.sample and time.monotonic() - self.sampled > PLAIN_SAMPLE_EVERY:
             self.sampled = time.monotonic()
@@ -88,6 +89,14 @@ class StageLog:
         self._write({"step": step, **{f"eval/{key}": measure.as_dict() for key, measure in measures.items()}})
         at = f" at step {step}" if step else ""
         self._print(f"{self.name}{at}: " + ", ".join(f"{key} {told(measure)}" for key, measure in measures.items()))
+
+    def note(self, text: str) -> None:
+        """Say something in a line of its own."""
+        self._print(f"{self.name}: {text}")
+
+    def record(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Write numbers that no curve follows."""
+        self._write({"step": step, **numbers})
 
     def _write(self, row: Mapping[str, object]) -> None:
         if self.stage:

@@ -16,8 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from aha.chat import load_prompt, save_prompt, with_template_prefill
-from aha.config import BUNDLED_MODEL, ArchitectureConfig, PromptConfig, StageConfig
+from aha.chat import load_prompt, save_prompt, turn_end, with_template_prefill
+from aha.config import BUNDLED_MODEL, ArchitectureConfig, PromptConfig
+from aha.stage_configs import StageConfig
 from aha.types import UserError
 
 CHUNK_ELEMENTS = 2**24  # logits that exist at once while scoring: 64 MB in float32
@@ -107,8 +108,10 @@ def _checked_source(name: str) -> str:
     return source
 
 
-def new_policy(architecture: ArchitectureConfig, tokenizer_folder: Path, prompt: PromptConfig, seed: int) -> Policy:
-    """A model with random weights for the tokenizer in `tokenizer_folder`."""
+def new_policy(
+    architecture: ArchitectureConfig, tokenizer_folder: Path, prompt: PromptConfig, seed: int, attention: str | None = None
+) -> Policy:
+    """A model with random weights for the tokenizer in `tokenizer_folder`; `attention` is the stage's `attn_implementation`."""
     sizes = architecture.model_dump(exclude={"model_type", "vocab_size", "rope_theta"})
     config = AutoConfig.for_model(
         architecture.model_type,
@@ -124,7 +127,7 @@ def new_policy(architecture: ArchitectureConfig, tokenizer_folder: Path, prompt:
     config.eos_token_id = config.pad_token_id = tokenizer.eos_token_id
     config.bos_token_id = None
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
     model.generation_config = GenerationConfig(
         eos_token_id=[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>")],
         pad_token_id=tokenizer.pad_token_id,
@@ -137,7 +140,7 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
     configured = model.generation_config.eos_token_id
     ids = set(configured if isinstance(configured, list) else [configured]) | {tokenizer.eos_token_id}
     vocabulary = tokenizer.get_vocab()
-    ids |= {vocabulary[token] for token in TURN_ENDS if token in vocabulary}
+    ids |= {vocabulary[token] for token in (*TURN_ENDS, turn_end(tokenizer)) if token in vocabulary}
     return frozenset(i for i in ids if i is not None)
 
 
@@ -177,6 +180,7 @@ class Batch:
 
     input_ids_BT: Tensor
     mask_BT: Tensor  # bool; the tokens that are scored: those of the completion
+    position_ids_BT: Tensor | None = None  # where rows hold several texts: each starts at 0 and sees itself only
 
     @property
     def num_scored(self) -> int:
@@ -262,7 +266,8 @@ def _score_tokens(
         return score(logits_NV if temperature == 1 else logits_NV / temperature, targets_N)
 
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        hidden_BTD = model.base_model(batch.input_ids_BT, use_cache=False).last_hidden_state
+        # Without attention mask and cache, transformers finds the borders of packed texts in the position ids.
+        hidden_BTD = model.base_model(batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD[:, :-1][mask_BT[:, 1:]]
         targets_N = batch.input_ids_BT[mask_BT]
         size = max(1, CHUNK_ELEMENTS // head.weight.shape[0])

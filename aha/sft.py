@@ -1,4 +1,4 @@
-"""Supervised training: next-token prediction on prompt and completion.
+"""Supervised training: next-token prediction on what the assistant says.
 
     loss = - sum over learned tokens of log p(token | what stands before it) / number of learned tokens
 
@@ -6,34 +6,50 @@ The denominator is counted once per optimiser step, so any split into micro-batc
 `init: scratch` builds a tokenizer from the data and starts from random weights: that is how the tiny base is made.
 """
 
+import json
 import math
+import re
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from aha.chat import encode_prompts, render
-from aha.config import PromptConfig, SftStage
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
+
+from aha.chat import turn_end
+from aha.config import PromptConfig
 from aha.data.mixture import load_text_mixture
+from aha.engine.native import NativeEngine
 from aha.log import StageLog
+from aha.metrics import Measure, measure
 from aha.model import (
     Policy,
-    collate,
+    check_scoring,
     compute_dtype,
     default_device,
     load_policy,
-    microbatches,
     new_policy,
+    round_parameters,
     save_policy,
     saved_dtype,
     token_logps,
 )
+from aha.rollout import check_lengths, evaluate, load_prompts, write_rollouts
 from aha.rundir import StageDir, atomic_folder
-from aha.tokenizer import build_tokenizer
+from aha.stage_configs import SftStage
+from aha.texts import Example, batches, check_packing, encode, pieces_of
+from aha.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, SPECIAL_TOKENS, build_tokenizer
 from aha.training import (
     TrainerState,
     build_optimizers,
     indices_of_step,
+    is_due,
     learning_rate,
+    load_weights,
     make_deterministic,
     resume_training,
     save_checkpoint,
@@ -41,45 +57,58 @@ from aha.training import (
 )
 from aha.types import UserError
 
-TOKENIZER_ROWS = 4000  # rows that a new tokenizer is trained on
+TOKENIZER_ROWS = 8000  # rows that a new tokenizer is trained on
+BEST_FILE = "best.json"  # in checkpoints/best: the step and its eval_loss
 
-Row = tuple[list[int], list[int]]  # context ids, learned ids
 
-
-def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, float]:
-    """Train, resume where a checkpoint stands, write `model/`; returns the last metrics."""
+def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | float]:
+    """Train, resume where a checkpoint stands, write `model/`; returns the last losses and the final evaluation."""
     make_deterministic()
     device = default_device()
     dtype = compute_dtype(cfg.dtype, device)
     texts = load_text_mixture(cfg.data, cfg.seed)
-    policy = _from_scratch(cfg, texts) if cfg.init == "scratch" else load_policy(cfg, device)
+    policy = from_scratch(cfg, texts) if cfg.init == "scratch" else load_policy(cfg, device)
     if cfg.gradient_checkpointing:
         policy.model.activation_checkpointing_enable()
-    rows = encode(texts, policy, cfg)
-    if not rows:
+    check_scoring(policy)
+    if cfg.packing:
+        check_packing(policy)
+    examples = encode(texts, policy, cfg.max_length, cfg.completion_only_loss)
+    if not examples:
         raise UserError(f"{cfg.name}: no row has anything to learn within max_length {cfg.max_length}")
-    total = cfg.max_steps if cfg.max_steps > 0 else math.ceil(len(rows) * cfg.num_train_epochs / cfg.sequences_per_step)
+    eval_texts = load_text_mixture(cfg.eval_data, cfg.seed)
+    eval_examples = encode(eval_texts, policy, cfg.max_length, cfg.completion_only_loss)
+    if eval_texts and not eval_examples:
+        raise UserError(f"{cfg.name}: no row of eval_data has anything to learn within max_length {cfg.max_length}")
+    eval_prompts, _ = load_prompts(cfg.eval.data, policy, cfg.max_prompt_length)
+    check_lengths(policy, eval_prompts, cfg.eval.max_completion_length or cfg.max_completion_length)
+    engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs) if eval_prompts else None
+    total = cfg.max_steps
+    if total < 0:
+        total = math.ceil(len(examples) * cfg.num_train_epochs / cfg.sequences_per_step)
     optimizers = build_optimizers(policy.model, cfg)
     state = resume_training(stage, policy, optimizers)
     metrics: dict[str, float] = {}
 
     policy.model.train()
-    log.start(total, state.step, rows=len(rows), rows_dropped=len(texts) - len(rows))
+    log.start(total, state.step, rows=len(examples), rows_dropped=len(texts) - len(examples))
+    if policy.prompt.template in ("r1", "plain") and all("messages" in text for text in texts):
+        log.note(
+            f"learns the chat template, but prompt.template is {policy.prompt.template}: to be asked in it, set it to chat"
+        )
     for step in range(state.step, total):
         started = time.perf_counter()
-        batch = [rows[i] for i in indices_of_step(step, cfg.sequences_per_step, len(rows), cfg.seed)]
-        num_learned = sum(len(learned) - (not context) for context, learned in batch)
+        chosen = [examples[i] for i in indices_of_step(step, cfg.sequences_per_step, len(examples), cfg.seed)]
+        num_learned = sum(example.num_learned for example in chosen)
         loss_sum = 0.0
-        for chosen in microbatches([len(context) + len(learned) for context, learned in batch], cfg.max_tokens_per_microbatch):
-            micro = collate([batch[i] for i in chosen], policy.tokenizer.pad_token_id, device)
-            logp_BT = token_logps(policy.model, micro, temperature=1.0, dtype=dtype)
-            loss = -logp_BT.sum() / num_learned
+        for micro in batches(chosen, policy, cfg.max_tokens_per_microbatch, cfg.max_length, cfg.packing):
+            loss = -token_logps(policy.model, micro, temperature=1.0, dtype=dtype).sum() / num_learned
             loss.backward()
             loss_sum += loss.item()
         rate = learning_rate(cfg, step, total)
         grad_norm = update(policy.model, optimizers, rate, cfg.max_grad_norm)
 
-        seconds = time.perf_counter() - started
+        seconds, done = time.perf_counter() - started, step + 1
         metrics = {
             "loss": loss_sum,
             "grad_norm": grad_norm,
@@ -88,37 +117,80 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, float]:
             "speed/train_tokens_per_second": num_learned / seconds,
             "step_time": seconds,
         }
-        if (step + 1) % cfg.logging_steps == 0 or step + 1 == total:
-            log.step(step + 1, metrics)
-        if cfg.save_steps and (step + 1) % cfg.save_steps == 0 and step + 1 < total:
-            save_checkpoint(stage, TrainerState(step + 1), policy, optimizers, cfg.save_total_limit)
+        if eval_examples and (is_due(step, done, cfg.eval_steps) or done == total):
+            metrics["eval_loss"] = mean_loss(eval_examples, policy, cfg, dtype)
+            if cfg.load_best_model_at_end:
+                keep_if_best(stage, policy, done, metrics["eval_loss"])
+        if is_due(step, done, cfg.logging_steps) or done == total or "eval_loss" in metrics:
+            log.step(done, metrics)
+        if engine and is_due(step, done, cfg.eval.eval_steps) and done < total:
+            engine.refresh()
+            log.evaluation(done, measure(evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts), policy.prompt))
+        if is_due(step, done, cfg.save_steps) and done < total:
+            save_checkpoint(stage, TrainerState(done), policy, optimizers, cfg.save_total_limit)
 
+    if cfg.load_best_model_at_end:
+        best_step, metrics["eval_loss"] = best_of(stage)
+        load_weights(policy.model, best_folder(stage))
+        log.note(f"saved are the weights of step {best_step}, with the lowest eval_loss, {metrics['eval_loss']:.4g}")
+    # The weights that are measured are those that are saved, rounded as they are on disk.
+    saved = saved_dtype(cfg.save_dtype, policy)
+    round_parameters(policy.model, saved)
     with atomic_folder(stage.model) as folder:
-        save_policy(policy, folder, saved_dtype(cfg.save_dtype, policy))
-    return {key: metrics[key] for key in ("loss",) if key in metrics}
+        save_policy(policy, folder, saved)
+    results: dict[str, Measure | float] = {key: metrics[key] for key in ("loss", "eval_loss") if key in metrics}
+    if not engine:
+        return results
+    engine.refresh()
+    answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts)
+    write_rollouts(stage.answers, total, answers)
+    measures = measure(answers, policy.prompt)
+    log.evaluation(total, measures)
+    return {**results, **measures}
 
 
-def encode(texts: list[dict[str, str]], policy: Policy, cfg: SftStage) -> list[Row]:
-    """Token ids of every row: the rendered prompt, then completion and end of text. Cut at `max_length`."""
-    tokenizer = policy.tokenizer
-    rendered = [render(text["prompt"], policy.prompt, tokenizer) for text in texts]
-    contexts = encode_prompts(rendered, policy.prompt, tokenizer)
-    # A completion that begins as the prefilled turn does would hold that beginning twice.
-    learned_texts = [text["completion"].removeprefix(policy.prompt.prefill) for text in texts]
-    completions = tokenizer(learned_texts, add_special_tokens=False).input_ids
-    rows = []
-    for context, completion in zip(contexts, completions, strict=True):
-        learned = [*completion, tokenizer.eos_token_id]
-        if not cfg.completion_only_loss:
-            context, learned = context[:1], context[1:] + learned
-        rows.append((context, learned[: max(0, cfg.max_length - len(context))]))
-    return [row for row in rows if row[1]]
+def mean_loss(examples: Sequence[Example], policy: Policy, cfg: SftStage, dtype: torch.dtype) -> float:
+    """The loss per learned token over all examples, in nats, without dropout."""
+    policy.model.eval()
+    with torch.no_grad():
+        micros = batches(examples, policy, cfg.max_tokens_per_microbatch, cfg.max_length, cfg.packing)
+        logp_sum = sum(token_logps(policy.model, micro, temperature=1.0, dtype=dtype).double().sum().item() for micro in micros)
+    policy.model.train()
+    return -logp_sum / sum(example.num_learned for example in examples)
 
 
-def _from_scratch(cfg: SftStage, texts: list[dict[str, str]]) -> Policy:
+def best_folder(stage: StageDir) -> Path:
+    """Where the weights with the lowest eval_loss are; beside the checkpoints, so that save_total_limit leaves them."""
+    return stage.path / "checkpoints" / "best"
+
+
+def best_of(stage: StageDir) -> tuple[int, float]:
+    """The step with the lowest eval_loss so far, and that loss; infinite before the first."""
+    path = best_folder(stage) / BEST_FILE
+    if not path.exists():
+        return 0, math.inf
+    best = json.loads(path.read_text())
+    return best["step"], best["eval_loss"]
+
+
+def keep_if_best(stage: StageDir, policy: Policy, step: int, eval_loss: float) -> None:
+    """Keep the weights of a step whose eval_loss is below all before. A resumed run finds the best so far on disk."""
+    if eval_loss < best_of(stage)[1]:
+        with atomic_folder(best_folder(stage)) as folder:
+            save_policy(policy, folder, torch.float32)
+            (folder / BEST_FILE).write_text(json.dumps({"step": step, "eval_loss": eval_loss}) + "\n")
+
+
+def from_scratch(cfg: SftStage, texts: Sequence[Mapping[str, Any]]) -> Policy:
+    """A model with random weights, and a tokenizer trained on rows from all over the data, as they will be learned."""
     prompt = cfg.prompt or PromptConfig()
     tags = [f"<{slash}{tag}>" for tag in (prompt.think, prompt.answer) for slash in ("", "/")]
-    sample = (render(text["prompt"], prompt, None) + text["completion"] for text in texts[:TOKENIZER_ROWS])
+    blank = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(BPE()), eos_token=END_OF_TEXT, chat_template=CHAT_TEMPLATE)
+    blank.add_special_tokens({"additional_special_tokens": SPECIAL_TOKENS})
+    chosen, end = texts[:: -(-len(texts) // TOKENIZER_ROWS)], turn_end(blank)
+    rendered = ("".join(words for words, _ in pieces_of(text, prompt, blank, end)) for text in chosen)
+    special = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))  # tokens already: nothing is merged across them
+    sample = (words for text in rendered for words in special.split(text))
     with tempfile.TemporaryDirectory() as folder:
         build_tokenizer(sample, cfg.architecture.vocab_size, tags, Path(folder))
-        return new_policy(cfg.architecture, Path(folder), prompt, cfg.seed)
+        return new_policy(cfg.architecture, Path(folder), prompt, cfg.seed, cfg.attn_implementation)

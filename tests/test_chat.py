@@ -46,7 +46,7 @@ from aha.types import UserError
         ("<think>a</think> <answer>2</answer></think>", "a", " <answer>2</answer></think>", None, False),
         ("<think><think>a</think> <answer>2</answer>", "<think>a", " <answer>2</answer>", None, False),
         ("<think>a</think><think>b</think><answer>2</answer>", "a", "<think>b</think><answer>2</answer>", None, False),
-        ("</think><think> <answer>2</answer>", "", "<think> <answer>2</answer>", "2", False),
+        ("</think><think> <answer>2</answer>", "", "<think> <answer>2</answer>", None, False),
         # Something around or between, or nothing inside.
         ("x<think>a</think> <answer>2</answer>", "a", " <answer>2</answer>", "2", False),
         ("<think>a</think> so <answer>2</answer>", "a", " so <answer>2</answer>", "2", False),

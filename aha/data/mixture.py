@@ -4,10 +4,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aha.config import DataConfig
-from aha.data.sources import load_problems, load_texts
+from aha.data.preferences import Preference
+from aha.data.sources import load_preferences, load_problems, load_texts
 from aha.types import Problem, UserError
 
 T = TypeVar("T")
@@ -26,9 +27,14 @@ def load_mixture(data: Sequence[DataConfig], seed: int = 0) -> list[Problem]:
     return mix(parts, [cfg.weight for cfg in data], seed)
 
 
-def load_text_mixture(data: Sequence[DataConfig], seed: int = 0) -> list[dict[str, str]]:
-    """The texts of one pass over several sources. Raises UserError."""
+def load_text_mixture(data: Sequence[DataConfig], seed: int = 0) -> list[dict[str, Any]]:
+    """The texts of one pass over several sources, as `load_texts` gives them. Raises UserError."""
     return mix([load_texts(cfg) for cfg in data], [cfg.weight for cfg in data], seed)
+
+
+def load_preference_mixture(data: Sequence[DataConfig], seed: int = 0) -> list[Preference]:
+    """The preferences of one pass over several sources. Raises UserError."""
+    return mix([load_preferences(cfg) for cfg in data], [cfg.weight for cfg in data], seed)
 
 
 def mix(parts: Sequence[Sequence[T]], weights: Sequence[float | None], seed: int = 0) -> list[T]:

@@ -21,12 +21,17 @@ from aha.data import chat, countdown, words, writers
 from aha.data.files import SUFFIXES, read_files, stem_of, suffix_of
 from aha.data.gym import gym_rows
 from aha.data.hub import HUB_ID, hub_rows
+from aha.data.preferences import Preference, preference_of
 from aha.data.presets import GENERATOR_PRESETS, PRESETS, Preset, preset_named
 from aha.types import Problem, UserError
 
 DEFAULT_GENERATED_ROWS = 4096
 SPLIT_PATTERN = re.compile(r"^(?P<name>[^\[\]]*)(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?$")
 HELD_OUT_FROM = "train"  # the split that test_size divides
+
+TEXT = ("prompt", "completion")
+CONVERSATION = ("messages", "conversations")  # columns that a row may have in their place
+ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 
 Row = dict[str, Any]
 Rows = Iterator[tuple[str, Row]]  # with each row where it stands, for messages
@@ -59,15 +64,28 @@ def _generated(cfg: DataConfig, split: str) -> str:
 
 
 def _writer_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
-    return writers.documents(cfg.seed, **cfg.args)
+    return _documents(writers.documents, cfg)
 
 
 def _word_writer_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
-    return words.documents(cfg.seed, **cfg.args)
+    return _documents(words.documents, cfg)
 
 
 def _chat_writer_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
-    return chat.documents(cfg.seed, **cfg.args)
+    return _documents(chat.documents, cfg)
+
+
+def _documents(write: Callable[..., Iterator[Row]], cfg: DataConfig) -> Iterator[Row]:
+    """What writers write; of `args`, `messages` is the share of it that is told as a conversation."""
+    args = dict(cfg.args)
+    share = args.pop("messages", 0.0)
+    rng = random.Random(f"messages/{cfg.seed}")
+    for row in write(cfg.seed, **args):
+        if share and rng.random() < share:
+            said = (("user", row["prompt"]), ("assistant", "<think>" + row["completion"]))
+            yield {"messages": [{"role": role, "content": content} for role, content in said]}
+        else:
+            yield row
 
 
 def _gym_rows(cfg: DataConfig, split: str) -> Iterator[Row]:
@@ -101,17 +119,45 @@ def load_problems(cfg: DataConfig) -> list[Problem]:
     return problems
 
 
-def load_texts(cfg: DataConfig) -> list[dict[str, str]]:
-    """Rows of `prompt` and `completion`, for supervised training. Raises UserError, also where there are none."""
+def load_texts(cfg: DataConfig) -> list[Row]:
+    """Texts for supervised training: rows of `prompt` and `completion`, or of `messages`, a list of role and content.
+
+    A row is a conversation where it has a column `messages` or `conversations` and neither preset, `columns`, template
+    nor columns of its own give it prompt and completion. Raises UserError, also where there are none.
+    """
     preset = preset_of(cfg)
-    names = ("prompt", "completion")
-    texts = []
-    for where, values in _canonical(cfg, preset, preset.texts if preset else {}, names):
-        for name in names:
+    is_mapped = preset or cfg.question or cfg.completion or cfg.columns.keys() & set(TEXT)
+    texts: list[Row] = []
+    for where, values in _canonical(cfg, preset, preset.texts if preset else {}, TEXT, () if is_mapped else CONVERSATION):
+        if any(values.get(name) is None for name in TEXT):
+            said = next(values[name] for name in CONVERSATION if values.get(name) is not None)
+            texts.append({"messages": _messages(said, where)})
+            continue
+        for name in TEXT:
             if not isinstance(values[name], str):
                 raise UserError(f"{where}: column {cfg.columns.get(name, name)!r} holds no text")
-        texts.append({name: values[name] for name in names})
+        texts.append({name: values[name] for name in TEXT})
     return texts
+
+
+def _messages(value: Any, where: str) -> list[dict[str, str]]:
+    """Chat messages of role and content, from {"role", "content"} or {"from", "value"}: a user's first, or a system's."""
+    if not isinstance(value, list) or not all(isinstance(message, Mapping) for message in value):
+        raise UserError(f"{where}: the conversation is no list of messages")
+    messages = []
+    for i, message in enumerate(value, 1):
+        role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))
+        if not isinstance(role, str) or role not in ROLES:
+            raise UserError(f"{where}: message {i} is from {role!r}; known: {', '.join(ROLES)}")
+        if not isinstance(content, str):
+            raise UserError(f"{where}: message {i} holds no text")
+        messages.append({"role": ROLES[role], "content": content})
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if "system" in turns or turns[:1] != ["user"] or "assistant" not in turns:
+        got = ", ".join(roles) or "nothing"
+        raise UserError(f"{where}: want at most one system message, then the user, then the assistant; got {got}")
+    return messages
 
 
 def load_rows(cfg: DataConfig, *required: str) -> list[Row]:
@@ -122,6 +168,19 @@ def load_rows(cfg: DataConfig, *required: str) -> list[Row]:
     preset = preset_of(cfg)
     columns = preset.columns or preset.texts if preset else {}
     return [values for _, values in _canonical(cfg, preset, columns, required)]
+
+
+def load_preferences(cfg: DataConfig) -> list[Preference]:
+    """Pairs of replies and labelled ones, for reward models; preferences.py lists the schemas. Raises UserError, also where
+    there are none."""
+    preset = preset_of(cfg)
+    preferences = []
+    for where, values in _canonical(cfg, preset, preset.columns if preset else {}, ()):
+        try:
+            preferences.append(preference_of(values))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+    return preferences
 
 
 def preset_of(cfg: DataConfig) -> Preset | None:
@@ -141,8 +200,17 @@ def _task(cfg: DataConfig, preset: Preset | None) -> str:
     return stem_of(path) if suffix_of(path) in SUFFIXES else path.name
 
 
-def _canonical(cfg: DataConfig, preset: Preset | None, columns: Mapping[str, str], required: Sequence[str]) -> Rows:
-    """Rows in our columns: renamed, converted, templates filled. Without a preset the row's own columns stay too."""
+def _canonical(
+    cfg: DataConfig,
+    preset: Preset | None,
+    columns: Mapping[str, str],
+    required: Sequence[str],
+    instead: Sequence[str] = (),
+) -> Rows:
+    """Rows in our columns: renamed, converted, templates filled. Without a preset the row's own columns stay too.
+
+    A row with a column of `instead` need not have all that are `required`.
+    """
     given = {"question": cfg.question, "prompt": cfg.question, "completion": cfg.completion}
     templates = {name: text for name, text in (preset.templates if preset else {}).items() if name not in cfg.columns}
     templates.update({name: text for name in required if (text := given.get(name))})
@@ -156,7 +224,10 @@ def _canonical(cfg: DataConfig, preset: Preset | None, columns: Mapping[str, str
     split = _split_of(cfg)[0]
     for where, row in _rows(cfg, preset):
         values = dict(row) if preset is None else {}
-        for ours, theirs in columns.items():
+        wanted = columns
+        if any(row.get(columns.get(name, name)) is not None for name in instead):
+            wanted = {ours: theirs for ours, theirs in columns.items() if ours not in required}
+        for ours, theirs in wanted.items():
             values[ours] = _convert(preset, ours, _column(row, theirs, where), where)
         values.update({name: _fill(name, template, values, where) for name, template in templates.items()})
         if preset and preset.languages:
