@@ -6,16 +6,17 @@ is kept in a file, so that a run which resumes pays the same rewards and asks no
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 from aha.chat import parse
-from aha.rewards.base import TAGS, Text, text_of
+from aha.config import ServerConfig, validate
+from aha.remote import ask
+from aha.rewards.base import TAGS, Pool, Text, text_of
 from aha.rewards.kept import Kept
 from aha.types import UserError
 
@@ -76,6 +77,7 @@ def judge(
     verdicts: str | None = None,
     tags: tuple[str, str] = TAGS,
     log_metric: Callable[[str, float], None] | None = None,
+    ahead: Pool | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """The judge's mark over `scale`, from 0 to 1; None, which skips the completion, where no mark could be had.
@@ -91,7 +93,9 @@ def judge(
         raise ValueError("a judge needs url (of an OpenAI-compatible server, as http://127.0.0.1:8000/v1) and model")
     if scale <= 0 or concurrency < 1:
         raise ValueError(f"scale is {scale} and concurrency {concurrency}: want more than 0, and at least 1")
-    server = Server(url, model, api_key_env, temperature, max_tokens, timeout, max_retries)
+    address = {"base_url": url, "model": model, "api_key_env": api_key_env, "timeout": timeout, "max_retries": max_retries}
+    server: ServerConfig = validate(ServerConfig, address, "judge")
+    settings = {"temperature": temperature, "max_tokens": max_tokens}
     points = tuple(float(item["points"]) for item in rubric)
     asked = []
     for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
@@ -99,11 +103,18 @@ def judge(
         asked.append(fill(template or (RUBRIC_TEMPLATE if rubric else TEMPLATE), prompt, completion, own, tags, scale, rubric))
 
     kept = Kept.of(verdicts, url)
-    keys = [fingerprint(server, points, scale, text) for text in asked]
-    new = {key: text for key, text in zip(keys, asked, strict=True) if key not in kept.known}
+    keys = [fingerprint(model, settings, points, scale, text) for text in asked]
+    new = {
+        key: partial(verdict_of, server, settings, text, points, scale)
+        for key, text in zip(keys, asked, strict=True)
+        if key not in kept.known
+    }
+    if ahead:
+        kept.begin(ahead(concurrency), new)
+        return [None] * len(completions)
     with ThreadPoolExecutor(concurrency) as pool:
-        given = pool.map(lambda text: verdict_of(server, text, points, scale), new.values())
-        fresh = dict(zip(new, given, strict=True))
+        kept.begin(pool, new)
+        fresh = {key: kept.begun.pop(key).result() for key in new}
     known = {key: Verdict(**row) for key, row in kept.known.items()} | fresh
     if fresh and all(verdict.is_failure for verdict in known.values()):
         raise UserError(f"judge {url}: {next(iter(fresh.values())).reason}")  # it has never answered
@@ -114,51 +125,16 @@ def judge(
     return [known[key].score for key in keys]
 
 
-@dataclass(frozen=True)
-class Server:
-    """A model behind an OpenAI-compatible server, and how it is asked.
-
-    Example: Server("http://127.0.0.1:8000/v1", "Qwen/Qwen2.5-7B-Instruct", "OPENAI_API_KEY", 0.0, 1024, 60.0, 4)
-    """
-
-    url: str
-    model: str
-    api_key_env: str
-    temperature: float
-    max_tokens: int
-    timeout: float  # seconds, of one attempt
-    max_retries: int
-
-
-@lru_cache(maxsize=8)
-def _client(server: Server) -> Any:
-    try:
-        from openai import OpenAI
-    except ImportError as error:
-        raise UserError("a judge needs the openai client: .venv/bin/pip install -e '.[server]'") from error
-    key = os.environ.get(server.api_key_env) or "none"  # local servers want none, the client wants some text
-    return OpenAI(base_url=server.url, api_key=key, timeout=server.timeout, max_retries=server.max_retries)
-
-
-def verdict_of(server: Server, text: str, points: Sequence[float], scale: float) -> Verdict:
+def verdict_of(server: ServerConfig, settings: Mapping[str, Any], text: str, points: Sequence[float], scale: float) -> Verdict:
     """Ask once, with the client's retries. Raises UserError where the server refuses such requests for good."""
-    client = _client(server)
-    import openai
-
     try:
-        answer = client.chat.completions.create(
-            model=server.model,
-            messages=[{"role": "user", "content": text}],
-            temperature=server.temperature,
-            max_tokens=server.max_tokens,
-        )
-    except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-        raise UserError(f"judge {server.url}: {error}") from error
-    except openai.APIError as error:
-        return Verdict(None, str(error), is_failure=True)
-    reply = answer.choices[0].message.content or ""
-    usage = (answer.usage.prompt_tokens, answer.usage.completion_tokens) if answer.usage else (0, 0)
-    return Verdict(read_marks(reply, points, scale), reply[-REASON_CHARACTERS:], *usage)
+        reply = ask(server, [{"role": "user", "content": text}], **settings)
+    except UserError as error:
+        raise UserError(f"judge {error}") from error
+    if reply.text is None:
+        return Verdict(None, reply.failure, is_failure=True)
+    mark = read_marks(reply.text, points, scale)
+    return Verdict(mark, reply.text[-REASON_CHARACTERS:], reply.prompt_tokens, reply.completion_tokens)
 
 
 def read_marks(reply: str, points: Sequence[float], scale: float) -> float | None:
@@ -201,7 +177,7 @@ def fill(
         raise ValueError(f"the template of the judge wants {error}; known: {', '.join(values)}") from error
 
 
-def fingerprint(server: Server, points: Sequence[float], scale: float, text: str) -> str:
+def fingerprint(model: str, settings: Mapping[str, Any], points: Sequence[float], scale: float, text: str) -> str:
     """What a verdict depends on; time-outs and retries are no part of it."""
-    parts = [server.model, server.temperature, server.max_tokens, list(points), scale, text]
+    parts = [model, *settings.values(), list(points), scale, text]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
