@@ -14,11 +14,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
-from aha.config import GrpoStage
 from aha.engine.native import NativeEngine
 from aha.log import StageLog
 from aha.loss import Denominators, LossSums, Row, logps_of, loss_metrics, loss_of_rows, microbatches_with_signal
@@ -36,6 +36,8 @@ from aha.model import (
 from aha.rewards import LogMetric, Reward, check_tasks, ignore_metric, load_rewards
 from aha.rollout import Prompt, check_lengths, evaluate, load_prompts, rollout, sampling_of, write_rollouts
 from aha.rundir import StageDir, atomic_folder
+from aha.scorer import load_scorers
+from aha.stage_configs import GrpoStage
 from aha.training import (
     TrainerState,
     build_optimizers,
@@ -65,7 +67,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     reference = load_policy(cfg, device, torch.float32 if cfg.sync_ref_model else dtype) if cfg.beta else None
     moving = reference.model if reference and cfg.sync_ref_model else None
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs)
-    rewards = load_rewards(cfg.rewards, stage.verdicts)
+    rewards = load_rewards(cfg.rewards, stage.verdicts, load_scorers(cfg.rewards, device, dtype))
     prompts, num_dropped = load_prompts(cfg.data, policy, cfg.max_prompt_length, cfg.seed)
     check_tasks(cfg.rewards, sorted({prompt.problem.task for prompt in prompts}))
     eval_prompts, _ = load_prompts(cfg.eval.data, policy)  # none is dropped: before and after are measured on the same
@@ -87,7 +89,9 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         generation = step // cfg.updates_per_generation
         active = [reward for reward, part in zip(rewards, cfg.rewards, strict=True) if part.counts_at(step, total)]
         told.clear()
-        drawn = list(draw_groups(engine, policy, prompts, cfg, generation, active, lambda name, x: told[name].append(x)))
+        drawn = list(
+            draw_groups(engine, policy, prompts, cfg, generation, active, lambda name, x: told[name].append(x), stage.verdicts)
+        )
         groups = groups_to_learn_from(drawn, cfg.prompts_per_generation)
 
         # Advantages, relative to the group; what the old and the reference policy think of the tokens.
@@ -136,7 +140,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         if is_due(first, step, cfg.save_rollouts_steps):
             write_rollouts(stage.rollouts(step), step, groups)
         if is_due(first, step, cfg.eval.eval_steps) and eval_prompts and step < total:
-            answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed)
+            answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts)
             log.evaluation(step, measure(answers, policy.prompt))
         if is_due(first, step, cfg.save_steps) and step < total:
             save_checkpoint(stage, TrainerState(step), policy, optimizers, cfg.save_total_limit, moving)
@@ -149,7 +153,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         save_policy(policy, folder, saved)
     if not eval_prompts:
         return {}
-    answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed)
+    answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts)
     write_rollouts(stage.answers, total, answers)
     measures = measure(answers, policy.prompt)
     log.evaluation(total, measures)
@@ -164,6 +168,7 @@ def draw_groups(
     generation: int,
     rewards: Sequence[Reward],
     log_metric: LogMetric = ignore_metric,
+    verdicts: Path | None = None,
 ) -> Iterator[Group]:
     """A group for each prompt of this generation and, with dynamic sampling, for others in place of flat ones.
 
@@ -179,7 +184,9 @@ def draw_groups(
         asked |= set(order)
         sampling = sampling_of(cfg, f"{cfg.seed}/{cfg.name}/{generation}" + f"/{round_}" * (round_ > 0))
         chosen = [prompts[i] for i in order]
-        groups = rollout(engine, policy, chosen, cfg.num_generations, sampling, rewards, log_metric) if chosen else []
+        if not chosen:
+            return
+        groups = rollout(engine, policy, chosen, cfg.num_generations, sampling, rewards, log_metric, verdicts)
         yield from groups
         missing -= sum(is_mixed(group) for group in groups)
         if missing <= 0 or not groups:

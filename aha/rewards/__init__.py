@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aha.config import RewardConfig
-from aha.rewards.base import RewardFunction
+from aha.rewards.base import Pool, RewardFunction, Scorer
 from aha.rewards.chat import answered, plain_answered, refused
 from aha.rewards.code import code
 from aha.rewards.countdown import countdown
@@ -23,6 +23,7 @@ from aha.rewards.judge import judge
 from aha.rewards.language import language_consistency
 from aha.rewards.length import cosine, length, soft_overlong
 from aha.rewards.maths import accuracy
+from aha.rewards.preference import reward_model
 from aha.rewards.text import exact_match, keyword
 from aha.types import UserError
 
@@ -39,6 +40,7 @@ REWARDS: dict[str, RewardFunction] = {
     "reasoning_gym": reasoning_gym,
     "language_consistency": language_consistency,
     "judge": judge,
+    "reward_model": reward_model,
     "length": length,
     "soft_overlong": soft_overlong,
     "repetition_penalty": repetition_penalty,
@@ -55,7 +57,15 @@ def ignore_metric(name: str, value: float) -> None:
     """For callers that do not log what a reward has to tell."""
 
 
-GIVEN = ("prompts", "completions", "completion_ids", "tags", "log_metric")  # what every reward is called with
+GIVEN = (
+    "prompts",
+    "completions",
+    "completion_ids",
+    "tags",
+    "log_metric",
+    "ahead",
+    "scorer",
+)  # by the program, never by a recipe
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -77,19 +87,21 @@ class Reward:
         return self.weight.get(task) if isinstance(self.weight, Mapping) else self.weight
 
 
-def load_rewards(configs: Sequence[RewardConfig], folder: Path | None = None) -> list[Reward]:
+def load_rewards(
+    configs: Sequence[RewardConfig], folder: Path | None = None, scorers: Mapping[str, Scorer] | None = None
+) -> list[Reward]:
     """Look up and bind the rewards of a recipe. Raises UserError for an unknown name or argument.
 
     A reward with an argument `verdicts` that the recipe leaves open keeps them in a file of `folder`, so that a run which
-    resumes is paid the same.
+    resumes is paid the same. `scorers` holds, by its name, every reward model that the rewards ask.
     """
-    names = [cfg.name for cfg in configs]
+    keys = [cfg.key for cfg in configs]
     for cfg in configs:
-        if names.count(cfg.name) > 1:
-            raise UserError(f"reward {cfg.name} is listed twice")
-        if cfg.requires is not None and (cfg.requires not in names or cfg.requires == cfg.name):
-            raise UserError(f"reward {cfg.name} requires {cfg.requires!r}, which is no other reward of the list")
-    return [Reward(cfg.name, cfg.weight, _bind(cfg, folder), cfg.requires, cfg.cap) for cfg in configs]
+        if keys.count(cfg.key) > 1:
+            raise UserError(f"reward {cfg.key} is listed twice; give each a label of its own")
+        if cfg.requires is not None and (cfg.requires not in keys or cfg.requires == cfg.key):
+            raise UserError(f"reward {cfg.key} requires {cfg.requires!r}, which is no other reward of the list")
+    return [Reward(cfg.key, cfg.weight, _bind(cfg, folder, scorers or {}), cfg.requires, cfg.cap) for cfg in configs]
 
 
 def check_tasks(configs: Sequence[RewardConfig], tasks: Sequence[str]) -> None:
@@ -97,7 +109,7 @@ def check_tasks(configs: Sequence[RewardConfig], tasks: Sequence[str]) -> None:
     for cfg in configs:
         for task in cfg.weight if isinstance(cfg.weight, Mapping) else ():
             if task not in tasks:
-                raise UserError(f"reward {cfg.name} weighs task {task!r}; the problems are of {', '.join(tasks)}")
+                raise UserError(f"reward {cfg.key} weighs task {task!r}; the problems are of {', '.join(tasks)}")
 
 
 def total(rewards: Sequence[Reward], scores: Mapping[str, float | None], task: str) -> float | None:
@@ -116,12 +128,25 @@ def total(rewards: Sequence[Reward], scores: Mapping[str, float | None], task: s
     return sum(paid) if paid or not rewards else None
 
 
-def load_grader(name: str) -> Reward:
-    """The reward whose top score, 1, means that a problem is solved."""
-    return load_rewards([RewardConfig(name=name)])[0]
+def load_grader(name: str, folder: Path | None = None) -> Reward:
+    """The reward whose top score, 1, means that a problem is solved. What it keeps is kept in `folder`, as `load_rewards`
+    does, so that a reward and a grader of one name have one file."""
+    return load_rewards([RewardConfig(name=name)], folder)[0]
 
 
-def _bind(cfg: RewardConfig, folder: Path | None) -> RewardFunction:
+def begins_ahead(reward: Reward) -> bool:
+    """Whether a reward can begin its work on a completion while others are still being written."""
+    return "ahead" in inspect.signature(reward.function).parameters
+
+
+def is_same(a: Reward, b: Reward) -> bool:
+    """Whether two rewards give the same scores: one function with the same arguments."""
+    bound = [reward.function for reward in (a, b)]
+    functions = [(f.func, f.keywords) if isinstance(f, partial) else (f, {}) for f in bound]
+    return functions[0] == functions[1]
+
+
+def _bind(cfg: RewardConfig, folder: Path | None, scorers: Mapping[str, Scorer]) -> RewardFunction:
     function = _user_function(cfg.name) if ":" in cfg.name else REWARDS.get(cfg.name)
     if function is None:
         raise UserError(f"unknown reward {cfg.name!r}; known: {', '.join(REWARDS)}, or module:function for your own")
@@ -134,7 +159,9 @@ def _bind(cfg: RewardConfig, folder: Path | None) -> RewardFunction:
             raise UserError(f"reward {cfg.name} has no argument {argument!r}; known: {', '.join(settable) or 'none'}")
     args = dict(cfg.args)
     if folder and "verdicts" in settable:
-        args.setdefault("verdicts", str(folder / f"{cfg.name}.jsonl"))
+        args.setdefault("verdicts", str(folder / f"{cfg.key}.jsonl"))
+    if "scorer" in parameters and cfg.args.get("model") in scorers:
+        args["scorer"] = scorers[cfg.args["model"]]
     return partial(function, **args)
 
 
@@ -175,10 +202,12 @@ def score(
     columns: Sequence[Mapping[str, Any]],
     tags: tuple[str, str],
     log_metric: LogMetric = ignore_metric,
+    ahead: Pool | None = None,
 ) -> list[float | None]:
     """Scores of a batch: one per completion, None where the reward skips it.
 
-    `columns` holds one mapping per completion; a column reaches the function as a list. Raises UserError where the
+    `columns` holds one mapping per completion; a column reaches the function as a list. With `ahead` a reward for which
+    `begins_ahead` holds begins its work there and gives no scores. Raises UserError where the
     data lacks a column that the function asks for, or where the function returns something else than scores.
     """
     function = reward.function
@@ -188,6 +217,8 @@ def score(
     arguments |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, "tags": tags}
     if _takes(function, "log_metric"):
         arguments["log_metric"] = log_metric
+    if ahead:
+        arguments["ahead"] = ahead
     required = [name for name, p in inspect.signature(function).parameters.items() if p.default is p.empty and p.kind in NAMED]
     for name in required:
         if name not in arguments and name not in taken:
