@@ -1,13 +1,13 @@
-"""Run a recipe: stages in order; what is done is skipped, what was cut off goes on from its last checkpoint."""
+"""Run a recipe: what is done is skipped, what was cut off goes on from its last checkpoint, each stage in its own process."""
 
-import difflib
-import importlib
+import contextlib
 import json
-import platform
+import os
 import shutil
-import time
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,118 +19,171 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from aha.config import BUNDLED_MODEL, Recipe, StageConfig
-from aha.log import WIDTH, StageLog, clock, printable, told
+from aha.data.filters import FILTERS
+from aha.data.named import bind
+from aha.data.refine import STEPS
+from aha.graph import Node, config_text, dependents, graph, refuse_changed
+from aha.lock import RunLock
+from aha.log import WIDTH, clock, printable, told
 from aha.metrics import Measure
-from aha.recipe import reference
-from aha.rewards import module_file
-from aha.rundir import StageDir, fingerprint, fingerprint_path, write_atomic
+from aha.recipe import reference, references
+from aha.report import write_report
+from aha.rewards import load_rewards
+from aha.rundir import RunDir, StageDir, damage, write_atomic
+from aha.stage import INTERRUPTED, run_stage
+from aha.stage_configs import Recipe
 from aha.types import UserError
 
-FINGERPRINT_LINE = "# fingerprint: "
-VERSIONS_OF = ("aha-r1", "torch", "transformers", "math-verify")
+# Ends of the measures that the console shows.
+HEADLINES = ("/pass@1", "/answered", "/refused", "language/single", "format/rate", "pairs/accuracy", "labels/accuracy")
+NUM_OTHERS = 3  # of a stage that has none of these
+COMMAND_LINE = "# "  # in front of the command in recipe.yaml
 
 
-def run(recipe: Recipe, out: Path, console: Console, redo_from: str | None = None) -> None:
-    """Run every stage of `recipe` that is not done, into `out`/<stage>. `redo_from` first clears that stage and all later.
+class StageFailedError(Exception):
+    """The process of a stage ended badly. Without a message it has told by itself what was wrong."""
 
-    Raises UserError where a stage's directory holds another configuration, and for whatever a stage finds wrong.
+    def __init__(self, code: int, message: str = ""):
+        super().__init__(message)
+        self.code = code  # exit code for the whole run
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    console: Console,
+    redo_from: Sequence[str] = (),
+    only: str | None = None,
+    command: str = "aha run",
+    in_process: bool = True,
+) -> None:
+    """Run every stage of `recipe` that is not done, or `only` one, into `out`/<stage>.
+
+    `redo_from` first clears these stages and all that depend on them. `command` is what messages name to go on with the
+    run. Without `in_process` every stage is a process of its own.
+
+    Raises UserError where another run is going on in `out`, where a stage's directory holds another configuration, where
+    an input is missing or damaged, and for whatever a stage finds wrong; StageFailedError where a stage's process failed.
     """
     names = [cfg.name for cfg in recipe.stages]
-    if redo_from is not None and redo_from not in names:
-        raise UserError(f"no stage {redo_from!r}; the recipe has {', '.join(names)}")
-    redone = names[names.index(redo_from) :] if redo_from else []
-    prints: dict[str, str] = {}
-    inputs: dict[str, dict[str, str]] = {}
-    for cfg in recipe.stages:  # refuse before anything is cleared or run
-        inputs[cfg.name] = _input_fingerprints(cfg, prints)
-        prints[cfg.name] = fingerprint(cfg.model_dump(mode="json"), inputs[cfg.name])
-        if cfg.name not in redone:
-            _refuse_other_config(cfg, StageDir(out / cfg.name), prints[cfg.name])
-    for name in redone:
-        shutil.rmtree(out / name, ignore_errors=True)
-    for cfg in recipe.stages:
-        stage = StageDir(out / cfg.name)
-        if stage.read_manifest() is None:
-            write_atomic(stage.config, config_text(cfg, prints[cfg.name]))
-            _run_stage(cfg, stage, inputs[cfg.name], prints[cfg.name], console)
-        else:
-            console.print(Text(f"{cfg.name}: done, skipped"))
-        _write_summary(recipe, out)
+    for name in [*redo_from, *([only] if only else [])]:
+        if name not in names:
+            raise UserError(f"no stage {name!r}; the recipe has {', '.join(names)}")
+    check_names(recipe)
+    place = RunDir(out)
+    with RunLock(place.lock, command) as lock:
+        nodes = graph(recipe, place)
+        todo = [only] if only else names
+        redone = [name for name in dependents(nodes, redo_from) if name in todo]
+        refuse_changed(nodes, [name for name in todo if name not in redone])  # before anything is cleared or run
+        for name in redone:
+            shutil.rmtree(nodes[name].stage.path, ignore_errors=True)
+        write_atomic(place.recipe, recipe_text(recipe, command))
+        for name in todo:
+            node = nodes[name]
+            if node.state == "done":
+                console.print(Text(f"{name}: done, skipped"))
+            else:
+                _check_inputs(node, nodes, command)
+                write_atomic(node.stage.config, config_text(node))
+                lock.enter_stage(name)
+                if in_process:
+                    run_stage(place, name, console)
+                else:
+                    _run_in_child(place, name, console, lock, command)
+            _write_summary(recipe, place)
     print_summary(recipe, out, console)
+    console.print(Text(str(write_report(out))), soft_wrap=True)
 
 
-def _run_stage(cfg: StageConfig, stage: StageDir, inputs: Mapping[str, str], print_: str, console: Console) -> None:
-    started = time.monotonic()
-    found = reference(cfg.model)
-    resolved = cfg.model_copy(update={"model": str(stage.path.parent / found[0] / "model")}) if found else cfg
-    with StageLog(cfg.name, cfg.kind, console, stage) as log:
-        results = verb(cfg.kind)(resolved, stage, log)
-    manifest = {
-        "name": cfg.name,
-        "kind": cfg.kind,
-        "fingerprint": print_,
-        "inputs": inputs,
-        "outputs": {"model": "model"} if stage.model.exists() else {},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS_OF}},
-        "seconds": round(time.monotonic() - started, 1),
-        "resumed_at_step": log.first,
-        "metrics": {key: m.as_dict() if isinstance(m, Measure) else m for key, m in results.items()},
-    }
-    write_atomic(stage.manifest, json.dumps(manifest, indent=2) + "\n")
+def check_names(recipe: Recipe) -> None:
+    """Raise UserError for a reward, refinement or filter that there is not, before the stages ahead of it take their time."""
+    for cfg in recipe.stages:
+        try:
+            load_rewards(getattr(cfg, "rewards", []))
+            bind(getattr(cfg, "refine", []), STEPS, "refinement")
+            bind(getattr(cfg, "filters", []), FILTERS, "filter")
+        except UserError as error:
+            raise UserError(f"{cfg.name}: {error}") from error
 
 
-def verb(kind: str) -> Callable[..., Mapping[str, Any]]:
-    """The function that runs a stage of this kind. Imported here: torch takes seconds, and plain commands do without."""
-    module = {"eval": "aha.evaluate", "sft": "aha.sft", "grpo": "aha.grpo"}[kind]
-    run_stage: Callable[..., Mapping[str, Any]] = importlib.import_module(module).run
-    return run_stage
-
-
-def _input_fingerprints(cfg: StageConfig, prints: Mapping[str, str]) -> dict[str, str]:
-    """Fingerprints of what a stage reads: an earlier stage, the bundled model, local folders and files, the user's rewards."""
-    inputs = {}
-    found = reference(cfg.model)
-    if found:
-        inputs["model"] = prints[found[0]]
-    elif cfg.model == BUNDLED_MODEL and getattr(cfg, "init", "model") == "model":
-        inputs["model"] = fingerprint_path(Path(__file__).parent / "assets" / BUNDLED_MODEL)
-    elif Path(cfg.model).exists():
-        inputs["model"] = fingerprint_path(Path(cfg.model))
-    for source in sorted(set(cfg.sources)):
-        if Path(source).exists():
-            inputs[source] = fingerprint_path(Path(source))
-    for name in [reward.name for reward in getattr(cfg, "rewards", []) if ":" in reward.name]:
-        module = module_file(name)
-        if module:
-            inputs[name] = fingerprint_path(module)
-    return inputs
-
-
-def config_text(cfg: StageConfig, print_: str) -> str:
-    """`config.yaml`: every value of the stage, defaults included."""
-    return f"{FINGERPRINT_LINE}{print_}\n" + yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, width=110)
-
-
-def _refuse_other_config(cfg: StageConfig, stage: StageDir, print_: str) -> None:
-    if not stage.config.exists():
-        return
-    before = stage.config.read_text().splitlines()
-    now = config_text(cfg, print_).splitlines()
-    if before[0] == now[0]:
-        return
-    changed = [line for line in difflib.ndiff(before[1:], now[1:]) if line[0] in "+-"]
-    what = "; ".join(changed[:6]) if changed else "its inputs (model or data files) have changed"
-    raise UserError(
-        f"{stage.path} holds a run with another configuration: {what}. Run with --from {cfg.name} to redo it "
-        "and what follows, or with --out for another directory"
+def recipe_text(recipe: Recipe, command: str) -> str:
+    """`recipe.yaml` of a run: every value of every stage, below the command that goes on with the run."""
+    return f"{COMMAND_LINE}{command}\n" + yaml.safe_dump(
+        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110
     )
 
 
-def _write_summary(recipe: Recipe, out: Path) -> None:
-    manifests = [m for cfg in recipe.stages if (m := StageDir(out / cfg.name).read_manifest())]
+def _check_inputs(node: Node, nodes: Mapping[str, Node], command: str) -> None:
+    """Raise UserError, with the command that mends it, where an earlier stage is not done or its output is damaged."""
+    for text in references(node.cfg).values():
+        name, output = reference(text) or ("", "")
+        if nodes[name].state != "done":
+            raise UserError(f"{node.name} needs {name}, which is not done as the recipe has it; `{command}` runs it")
+        wrong = damage(nodes[name].stage, output)
+        if wrong:
+            raise UserError(f"{wrong}; {node.name} needs it, and `{command} --from {name}` makes it again")
+
+
+def _run_in_child(place: RunDir, name: str, console: Console, lock: RunLock, command: str) -> None:
+    """Run a stage in a process of its own, on the same terminal. It ends when this one does, whatever ends it."""
+    root = str(Path(__file__).parent.parent)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    theirs, ours = os.pipe()
+    arguments = [sys.executable, "-P", "-m", "aha.stage", str(place.path), name, str(theirs)]
+    try:
+        # It keeps the lock too: should this process be killed, nobody else gets it before the stage has ended.
+        child = subprocess.Popen(arguments, env=env, pass_fds=(theirs, lock.fd))
+        os.close(theirs)
+        code = _wait(child)
+    finally:
+        os.close(ours)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code < 0:
+        console.show_cursor(True)  # which the live view had hidden
+        why = " (out of memory, perhaps)" if -code == signal.SIGKILL else ""
+        message = f"its process was ended by signal {-code}, {signal.strsignal(-code)}{why}"
+        with contextlib.suppress(OSError, UserError):
+            write_atomic(place.stage(name).error, message + "\n")
+        raise StageFailedError(128 - code, f"{name}: {message}; `{command}` goes on from the last checkpoint")
+    if code:
+        raise StageFailedError(code)
+
+
+def _wait(child: "subprocess.Popen[bytes]") -> int:
+    """The exit code of a stage. Ctrl-C stops it, which takes a moment; pressed again, it kills it."""
+    try:
+        return child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        try:
+            child.wait()
+        except KeyboardInterrupt:
+            child.kill()
+            child.wait()
+        raise
+
+
+def _write_summary(recipe: Recipe, place: RunDir) -> None:
+    manifests = [m for cfg in recipe.stages if (m := place.stage(cfg.name).read_manifest())]
     stages = [{key: m[key] for key in ("name", "kind", "seconds", "metrics")} for m in manifests]
-    write_atomic(out / "summary.json", json.dumps({"name": recipe.name, "stages": stages}, indent=2) + "\n")
+    write_atomic(place.summary, json.dumps({"name": recipe.name, "stages": stages}, indent=2) + "\n")
+
+
+def headlines(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The measures of a stage that matter most, as text: of tasks and form, of traces how many were kept, of pairs how
+    many were told apart; of a stage with none of these its first few."""
+    chosen = {key: _shown(value) for key, value in metrics.items() if key.endswith(HEADLINES)}
+    if "sample/kept" in metrics:
+        chosen["sample/kept"] = f"{_shown(metrics['sample/kept'])} of {_shown(metrics['sample/candidates'])}"
+    return chosen or {key: _shown(value) for key, value in list(metrics.items())[:NUM_OTHERS]}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return told(Measure(**value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def print_summary(recipe: Recipe, out: Path, console: Console) -> None:
@@ -139,10 +192,9 @@ def print_summary(recipe: Recipe, out: Path, console: Console) -> None:
     for column in ("stage", "time", "measure", "value [95% interval]"):
         table.add_column(column, no_wrap=True)
     for cfg in recipe.stages:
-        manifest = StageDir(out / cfg.name).read_manifest() or {"metrics": {}, "seconds": 0}
-        head = (cfg.name, clock(manifest["seconds"]))
-        for key, value in (manifest["metrics"] or {"": ""}).items():
-            shown = told(Measure(**value)) if isinstance(value, dict) else f"{value:.4g}" if key else ""
+        manifest = StageDir(out / cfg.name).read_manifest()
+        head = (cfg.name, clock(manifest["seconds"]) if manifest else "not run")
+        for key, shown in (headlines(manifest["metrics"] if manifest else {}) or {"": ""}).items():
             table.add_row(*head, key, shown)
             head = ("", "")
     console.print(table)

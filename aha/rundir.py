@@ -1,7 +1,7 @@
 """A run on disk: paths, atomic writes, fingerprints and the manifest that says "done".
 
-    runs/<run>/summary.json
-    runs/<run>/<stage>/config.yaml metrics.jsonl rollouts/ checkpoints/ model/ stage.json
+    runs/<run>/recipe.yaml summary.json .lock
+    runs/<run>/<stage>/config.yaml metrics.jsonl rollouts/ checkpoints/ model/ traces.jsonl stage.json
 
 Everything is written under a temporary name, flushed, then renamed; `stage.json` comes last, so that its presence
 means that the stage is done.
@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,32 @@ from aha.types import UserError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 HASHED_WHOLE = 64 * 2**20  # bytes; of larger files the size and both ends go into the fingerprint
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The paths of a run.
+
+    Example: RunDir(Path("runs/demo")).stage("zero").path == Path("runs/demo/zero")
+    """
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe with all its defaults; its first line is the command that goes on with the run."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    def stage(self, name: str) -> "StageDir":
+        return StageDir(self.path / name)
 
 
 @dataclass(frozen=True)
@@ -46,6 +72,21 @@ class StageDir:
         return self.path / "model"
 
     @property
+    def traces(self) -> Path:
+        """What a `sample` stage leaves: one answer a line."""
+        return self.path / "traces.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """How many steps the stage has, and at which one this process began."""
+        return self.path / "progress.json"
+
+    @property
+    def error(self) -> Path:
+        """Why the stage failed, in one line; gone once it runs again."""
+        return self.path / "error.txt"
+
+    @property
     def answers(self) -> Path:
         """The answers of the final evaluation."""
         return self.path / "rollouts" / "eval.parquet"
@@ -58,6 +99,10 @@ class StageDir:
     @property
     def manifest(self) -> Path:
         return self.path / "stage.json"
+
+    def output(self, name: str) -> Path:
+        """The file or folder of an output that later stages may refer to: `model` or `traces`."""
+        return {"model": self.model, "traces": self.traces}[name]
 
     def rollouts(self, step: int) -> Path:
         return self.path / "rollouts" / f"step-{step:06d}.parquet"
@@ -144,6 +189,39 @@ def fingerprint_path(path: Path) -> str:
                 opened.seek(-HASHED_WHOLE // 2, os.SEEK_END)
                 digest.update(opened.read())
     return digest.hexdigest()
+
+
+def describe_files(stage: StageDir, outputs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Size in bytes, and of all but large files sha256, of every file of some outputs, by its path in the stage."""
+    described: dict[str, dict[str, Any]] = {}
+    for output in map(stage.output, outputs):
+        files = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
+        described |= {path.relative_to(stage.path).as_posix(): _describe(path) for path in files}
+    return described
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    if size > HASHED_WHOLE:
+        return {"size": size}
+    return {"size": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def damage(stage: StageDir, output: str) -> str | None:
+    """The first file of an output of a finished stage that is not as it was written, and how; None where all are."""
+    before = (stage.read_manifest() or {}).get("files", {})
+    inside = stage.output(output).name
+    for name, expected in before.items():
+        path = stage.path / name
+        if name.partition("/")[0] != inside:
+            continue
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != expected["size"]:
+            return f"{path} is damaged: it has {path.stat().st_size:,} bytes and had {expected['size']:,}"
+        if _describe(path) != expected:
+            return f"{path} is damaged: its content is not what the stage wrote"
+    return None
 
 
 def truncate_metrics(path: Path, last_step: int) -> None:

@@ -1,23 +1,30 @@
-"""Whole runs of a toy recipe: what is written, what is skipped, and what a kill leaves behind."""
+"""Whole runs of a toy recipe: what is written, what is skipped or redone, and what a kill leaves behind."""
 
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
+from toy_chain import run_chain, skipped, write_chain
 
 from aha import pipeline
+from aha.lock import RunLock, is_held
 from aha.recipe import load_recipe
+from aha.status import read_status
 from aha.types import UserError
 
-RECIPE = """
+HEAD = """
 name: toy
 defaults:
   model: {model}
@@ -26,7 +33,12 @@ defaults:
   max_num_seqs: 6
   eval: {{data: [{{source: countdown, split: test, limit: 6}}]}}
 stages:
+"""
+STAGES = {
+    "base": """
   - {{name: base, kind: eval}}
+""",
+    "zero": """
   - name: zero
     kind: grpo
     data: {{source: countdown, split: train, limit: 8}}
@@ -43,22 +55,49 @@ stages:
     sync_ref_model: {sync_ref_model}
     ref_model_sync_steps: 2
     dynamic_sampling_rounds: {dynamic_sampling_rounds}
+""",
+    "cold": """
+  - name: cold
+    kind: sample
+    model: "${{zero.model}}"
+    data: {{source: countdown, split: cold, limit: 6}}
+    num_generations: 2
+    prompts_per_part: 2
+    rewards: [{{name: "toy_rewards:short"}}]
+    filters: []
+""",
+    "more": """
   - name: more
     kind: sft
     model: "${{zero.model}}"
-    data: {{source: writers, limit: 16}}
+    data: {rows}
     max_steps: {max_steps}
     per_device_train_batch_size: 4
     optim: {optim}
     learning_rate: 1.0e-3
     save_steps: 2
+""",
+    "rm": """
+  - name: rm
+    kind: reward_model
+    model: "${{more.model}}"
+    data: {{source: preference, limit: 8}}
+    max_steps: {max_steps}
+    per_device_train_batch_size: 4
+    save_steps: 2
+    eval: {{data: [{{source: preference, split: test, limit: 4}}]}}
+""",
+    "after": """
   - {{name: after, kind: eval, model: "${{more.model}}"}}
-"""
-# A reward with spread, so that a model of random weights has something to learn; it can be told to wait.
+""",
+}
+# A reward with spread, so that a model of random weights has something to learn; it can be told to wait, or to die.
 REWARDS = """
-import os, time
+import os, signal, time
 def short(prompts, completions, **columns):
     time.sleep(float(os.environ.get("TOY_SECONDS", 0)))
+    if "TOY_SIGNAL" in os.environ:
+        os.kill(os.getpid(), int(os.environ["TOY_SIGNAL"]))
     return [len(set(text)) / 100 for text in completions]
 """
 
@@ -73,13 +112,28 @@ def toy(model_folder, tmp_path, monkeypatch) -> Path:
     sys.modules.pop("toy_rewards", None)
 
 
-def write_recipe(folder: Path, model: Path, **changes: object) -> None:
-    values = {"max_steps": 4, "beta": 0.0, "dtype": "float32", "optim": "adamw_torch"}
+@pytest.fixture(scope="module")
+def finished(model_folder, tmp_path_factory) -> Path:
+    """The folder of a run of all stages that tests only look at; `console.txt` is what was printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "toy_rewards.py").write_text(REWARDS)
+    write_recipe(folder, model_folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run(folder)
+    sys.modules.pop("toy_rewards", None)
+    return folder
+
+
+def write_recipe(folder: Path, model: Path, stages: str = "base zero more after", **changes: object) -> None:
+    values = {"max_steps": 4, "beta": 0.0, "dtype": "float32", "optim": "adamw_torch", "rows": "{source: writers, limit: 16}"}
     values |= {"sync_ref_model": "false", "dynamic_sampling_rounds": 0, "eval_steps": 2, **changes}
-    (folder / "toy.yaml").write_text(RECIPE.format(model=model, **values))
+    text = HEAD + "".join(STAGES[name] for name in stages.split())
+    (folder / "toy.yaml").write_text(text.format(model=model, **values))
 
 
-def run(folder: Path, out: str = "run", redo_from: str | None = None, overrides: list[str] | None = None) -> str:
+def run(folder: Path, out: str = "run", redo_from: Sequence[str] = (), overrides: list[str] | None = None) -> str:
+    """Run the recipe in this process; returns what the console said."""
     console = Console(file=(folder / "console.txt").open("w"), width=80)
     pipeline.run(load_recipe(folder / "toy.yaml", overrides), folder / out, console, redo_from)
     console.file.close()
@@ -90,8 +144,9 @@ def weights(folder: Path, out: str, stage: str) -> bytes:
     return (folder / out / stage / "model" / "model.safetensors").read_bytes()
 
 
-def aha(folder: Path, out: str, **environment: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "aha", "run", "toy.yaml", "--out", out]
+def aha(folder: Path, out: str, *arguments: str, **environment: str) -> subprocess.Popen:
+    """Start `aha run`, where every stage is a process of its own."""
+    command = [sys.executable, "-m", "aha", "run", "toy.yaml", "--out", out, *arguments]
     log = (folder / f"{out}.log").open("a")
     return subprocess.Popen(
         command,
@@ -103,28 +158,35 @@ def aha(folder: Path, out: str, **environment: str) -> subprocess.Popen:
     )
 
 
-def kill_at(folder: Path, out: str, checkpoint: str) -> None:
-    """Start a run and end it with SIGKILL as soon as `checkpoint` is there; rewards wait, so it is in mid-stage."""
+def start_until(folder: Path, out: str, checkpoint: str) -> subprocess.Popen:
+    """Start a run that is in mid-stage: `checkpoint` is there, and the next rewards wait."""
     process = aha(folder, out, TOY_SECONDS="0.5")
     deadline = time.monotonic() + 600
     while not (folder / out / checkpoint).exists():
         assert process.poll() is None, (folder / f"{out}.log").read_text()
         assert time.monotonic() < deadline
         time.sleep(0.005)
+    return process
+
+
+def kill_at(folder: Path, out: str, checkpoint: str) -> None:
+    """End a run with SIGKILL as soon as `checkpoint` is there. Only the run itself: its stage must notice by itself."""
+    process = start_until(folder, out, checkpoint)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
-def test_a_run_writes_the_files_of_every_stage(toy):
-    run(toy)
-    out = toy / "run"
-    assert {path.name for path in out.iterdir()} == {"base", "zero", "more", "after", "summary.json"}
+def test_a_run_writes_the_files_of_every_stage(finished):
+    out = finished / "run"
+    files = {".lock", "recipe.yaml", "summary.json", "report.html"}
+    assert {path.name for path in out.iterdir()} == files | {"base", "zero", "more", "after"}
     assert {path.name for path in (out / "base").iterdir()} == {"config.yaml", "metrics.jsonl", "rollouts", "stage.json"}
     assert {path.name for path in (out / "zero").iterdir()} == {
         "checkpoints",
         "config.yaml",
         "metrics.jsonl",
         "model",
+        "progress.json",
         "rollouts",
         "stage.json",
     }
@@ -137,9 +199,8 @@ def test_a_run_writes_the_files_of_every_stage(toy):
     assert measure["n"] == 6
 
 
-def test_rollouts_hold_every_completion_with_its_scores(toy):
-    run(toy)
-    rows = pyarrow.parquet.read_table(toy / "run" / "zero" / "rollouts" / "step-000002.parquet").to_pylist()
+def test_rollouts_hold_every_completion_with_its_scores(finished):
+    rows = pyarrow.parquet.read_table(finished / "run" / "zero" / "rollouts" / "step-000002.parquet").to_pylist()
     assert len(rows) == 8
     assert {row["sample"] for row in rows} == {0, 1, 2, 3}
     for row in rows:
@@ -149,9 +210,8 @@ def test_rollouts_hold_every_completion_with_its_scores(toy):
         assert row["kind"] == "countdown"
 
 
-def test_metrics_have_one_line_per_generation_and_the_names_of_trl(toy):
-    run(toy)
-    lines = [json.loads(line) for line in (toy / "run" / "zero" / "metrics.jsonl").read_text().splitlines()]
+def test_metrics_have_one_line_per_generation_and_the_names_of_trl(finished):
+    lines = [json.loads(line) for line in (finished / "run" / "zero" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "reward" in line] == [2, 4]
     expected = {"reward", "reward_std", "frac_reward_zero_std", "completions/mean_length", "entropy", "grad_norm"}
     expected |= {"clip_ratio/region_mean", "learning_rate", "step_time", "rewards/format/mean", "memory/peak_mb"}
@@ -171,9 +231,9 @@ def test_done_stages_are_skipped(toy):
 
 def test_another_configuration_is_refused_with_the_lines_that_differ_and_the_flag_that_redoes(toy):
     run(toy)
-    with pytest.raises(UserError, match=r"- temperature: 1\.0.*\+ temperature: 0\.9.*--from zero"):
+    with pytest.raises(UserError, match=r"temperature was 1\.0 and is 0\.9\. Run with --from zero "):
         run(toy, overrides=["zero.temperature=0.9"])
-    console = run(toy, overrides=["zero.temperature=0.9"], redo_from="zero")
+    console = run(toy, overrides=["zero.temperature=0.9"], redo_from=["zero"])
     assert "base: done, skipped" in console
     assert "zero: grpo, 4 steps" in console
     assert "more: sft, 4 steps" in console
@@ -185,30 +245,33 @@ def test_a_changed_input_is_refused(toy, model_folder):
     run(toy)
     settings = toy / "model" / "generation_config.json"
     settings.write_text(settings.read_text() + "\n")
-    with pytest.raises(UserError, match=r"its inputs .* have changed"):
+    with pytest.raises(UserError, match=r"the content of .*model has changed"):
         run(toy)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"beta": 0.04, "sync_ref_model": "true", "dynamic_sampling_rounds": 1}, {"dtype": "bfloat16", "optim": "muon"}],
-    ids=["float32, reference that moves", "bfloat16, Muon"],
-)
-def test_a_killed_run_resumes_to_the_same_bits(toy, model_folder, settings):
-    write_recipe(toy, model_folder, max_steps=6, **settings)
-    unbroken = aha(toy, "unbroken")
-    assert unbroken.wait(timeout=600) == 0, (toy / "unbroken.log").read_text()
+def files_of(folder: Path, out: str) -> dict[str, bytes]:
+    """Everything that later stages and readers go by: weights, traces, and metrics but for times."""
+    run = folder / out
+    kept = {str(path.relative_to(run)): path.read_bytes() for path in run.glob("*/model/model.safetensors")}
+    return kept | {str(path.relative_to(run)): path.read_bytes() for path in run.glob("*/traces.jsonl")}
+
+
+def metrics_of(folder: Path, out: str) -> dict[str, dict]:
+    return {stage["name"]: stage["metrics"] for stage in json.loads((folder / out / "summary.json").read_text())["stages"]}
+
+
+def test_a_killed_run_resumes_to_the_same_bits(toy, model_folder):
+    write_recipe(toy, model_folder, "zero more", max_steps=6, beta=0.04, sync_ref_model="true", dynamic_sampling_rounds=1)
+    run(toy, "unbroken")  # in this process, so that both ways of running a stage are compared too
 
     kill_at(toy, "killed", "zero/checkpoints/step-000002")
     kill_at(toy, "killed", "more/checkpoints/step-000002")
-    assert not (toy / "killed" / "summary.json").read_text().count('"after"')
+    assert '"more"' not in (toy / "killed" / "summary.json").read_text()
     assert aha(toy, "killed").wait(timeout=600) == 0, (toy / "killed.log").read_text()
 
-    assert "resumed at step" in (toy / "killed.log").read_text()
-    for stage in ("zero", "more"):
-        assert weights(toy, "killed", stage) == weights(toy, "unbroken", stage)
-    ends = [json.loads((toy / out / "summary.json").read_text())["stages"][-1]["metrics"] for out in ("killed", "unbroken")]
-    assert ends[0] == ends[1]
+    assert (toy / "killed.log").read_text().count("resumed at step") == 2
+    assert files_of(toy, "killed") == files_of(toy, "unbroken")
+    assert metrics_of(toy, "killed") == metrics_of(toy, "unbroken")
     logs = [
         [json.loads(line)["step"] for line in (toy / out / "zero" / "metrics.jsonl").read_text().splitlines()]
         for out in ("killed", "unbroken")
@@ -216,27 +279,231 @@ def test_a_killed_run_resumes_to_the_same_bits(toy, model_folder, settings):
     assert logs[0] == logs[1]
 
 
-def test_ctrl_c_is_one_line_and_the_same_command_goes_on(toy, model_folder):
-    write_recipe(toy, model_folder, max_steps=6)
-    process = aha(toy, "run", TOY_SECONDS="0.5")
-    deadline = time.monotonic() + 600
-    while not (toy / "run" / "zero" / "checkpoints" / "step-000002").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+KILLED_AT = [
+    *("base/config.yaml", "base/rollouts"),
+    *("zero/config.yaml", "zero/checkpoints/step-000002", "zero/checkpoints/step-000006", "zero/model"),
+    *("cold/config.yaml", "cold/rollouts/step-000001.parquet", "cold/rollouts/step-000003.parquet"),
+    *("more/config.yaml", "more/checkpoints/step-000002", "more/checkpoints/step-000008", "more/model"),
+    *("rm/config.yaml", "rm/checkpoints/step-000002", "rm/checkpoints/step-000008", "rm/model"),
+    "after/config.yaml",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{"beta": 0.04, "sync_ref_model": "true"}, {"dtype": "bfloat16", "optim": "muon"}],
+    ids=["float32, reference that moves", "bfloat16, Muon"],
+)
+def test_a_run_killed_anywhere_in_every_kind_of_stage_ends_in_the_same_bits(toy, model_folder, settings):
+    write_recipe(toy, model_folder, "base zero cold more rm after", max_steps=12, rows='"${cold.traces}"', **settings)
+    assert aha(toy, "unbroken").wait(timeout=1200) == 0, (toy / "unbroken.log").read_text()
+    rng = random.Random(0)
+    for point in KILLED_AT:
+        process = aha(toy, "killed", TOY_SECONDS="0.2")
+        while not (toy / "killed" / point).exists() and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+        process.wait()
+    assert aha(toy, "killed").wait(timeout=1200) == 0, (toy / "killed.log").read_text()
+    assert (toy / "killed.log").read_text().count("resumed at step") >= 3
+    assert files_of(toy, "killed") == files_of(toy, "unbroken")
+    assert metrics_of(toy, "killed") == metrics_of(toy, "unbroken")
+
+
+def test_ctrl_c_is_one_line_and_the_command_in_it_goes_on(toy, model_folder):
+    write_recipe(toy, model_folder, "zero", max_steps=6)
+    process = start_until(toy, "run", "zero/checkpoints/step-000002")
+    running = read_status(toy / "run")
+    assert (running.is_running, running.holder.pid, running.stages[0].state) == (True, process.pid, "running")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=600) == 130
     last = (toy / "run.log").read_text().splitlines()[-1]
-    assert last == "aha: stopped; `aha run` with the same arguments goes on from the last checkpoint"
+    assert last == "aha: stopped; `aha run toy.yaml --out run` goes on from the last checkpoint"
+    assert "Traceback" not in (toy / "run.log").read_text()
+    assert read_status(toy / "run").stages[0].state == "stopped"
     assert aha(toy, "run").wait(timeout=600) == 0
     assert "resumed at step 2" in (toy / "run.log").read_text()
+    assert read_status(toy / "run").is_done
+
+
+def test_a_terminated_run_stops_like_one_with_ctrl_c(toy, model_folder):
+    write_recipe(toy, model_folder, "zero", max_steps=6)
+    process = start_until(toy, "run", "zero/checkpoints/step-000002")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=600) == 130
+    assert (toy / "run.log").read_text().splitlines()[-1].startswith("aha: stopped; ")
+    assert not is_held(toy / "run" / ".lock")
+
+
+def test_a_stage_that_is_killed_is_one_line_that_says_so(toy, model_folder):
+    write_recipe(toy, model_folder, "zero")
+    assert aha(toy, "run", TOY_SIGNAL=str(int(signal.SIGKILL))).wait(timeout=600) == 128 + signal.SIGKILL
+    [_, line] = (toy / "run.log").read_text().splitlines()
+    assert line == (
+        "aha: zero: its process was ended by signal 9, Killed (out of memory, perhaps); "
+        "`aha run toy.yaml --out run` goes on from the last checkpoint"
+    )
+    [zero] = read_status(toy / "run").stages
+    assert (zero.state, zero.detail) == ("failed", "its process was ended by signal 9, Killed (out of memory, perhaps)")
+
+
+def test_a_run_in_use_is_refused(toy):
+    with RunLock(toy / "run" / ".lock", "aha run other.yaml"), pytest.raises(UserError, match=f"process {os.getpid()}"):
+        run(toy)
+    assert [path.name for path in (toy / "run").iterdir()] == [".lock"]
+
+
+def test_a_failed_stage_leaves_its_reason_until_it_runs_again(toy, model_folder):
+    write_recipe(toy, model_folder, "base more")
+    (toy / "toy.yaml").write_text((toy / "toy.yaml").read_text().replace('"${zero.model}"', str(model_folder)))
+    with pytest.raises(UserError, match=r"nowhere\.jsonl"):
+        run(toy, overrides=["more.data={source: nowhere.jsonl}"])
+    assert "nowhere.jsonl" in (toy / "run" / "more" / "error.txt").read_text()
+    run(toy)  # nothing was lost, so the changed key needs no flag
+    assert not (toy / "run" / "more" / "error.txt").exists()
+
+
+def test_the_recipe_in_the_run_directory_is_the_same_run(finished):
+    assert load_recipe(finished / "run" / "recipe.yaml") == load_recipe(finished / "toy.yaml")
+
+
+# Redo, in a chain a -> b -> last with a branch a -> side that stands behind b.
+
+
+@pytest.fixture
+def chain(tmp_path, model_folder) -> Path:
+    write_chain(tmp_path, model_folder)
+    run_chain(tmp_path)
+    return tmp_path
+
+
+def test_one_key_in_a_middle_stage_redoes_exactly_what_depends_on_it(chain):
+    with pytest.raises(UserError, match=r"learning_rate was 0\.001 and is 0\.002\. Run with --from b to redo it"):
+        run_chain(chain, "b.learning_rate=2e-3")
+    side = weights(chain, "run", "side")
+    assert skipped(run_chain(chain, "b.learning_rate=2e-3", redo_from=["b"])) == ["a", "side"]
+    assert skipped(run_chain(chain, "b.learning_rate=2e-3")) == ["a", "b", "side", "last"]
+    assert weights(chain, "run", "side") == side
+
+
+def test_two_branches_can_be_redone_at_once(chain):
+    overrides = ["b.learning_rate=2e-3", "side.learning_rate=2e-3"]
+    with pytest.raises(UserError, match="--from b --from side to redo these"):
+        run_chain(chain, *overrides)
+    assert skipped(run_chain(chain, *overrides, redo_from=["b", "side"])) == ["a"]
+
+
+def test_only_one_stage_runs_where_its_inputs_are_done(chain):
+    for name in ("b", "side", "last"):
+        shutil.rmtree(chain / "run" / name)
+    with pytest.raises(UserError, match=r"last needs b, which is not done as the recipe has it; `aha run chain\.yaml`"):
+        run_chain(chain, only="last")
+    assert "side: sft, 2 steps" in run_chain(chain, only="side")
+    assert not (chain / "run" / "b").exists()
+    with pytest.raises(UserError, match="no stage 'c'; the recipe has a, b, side, last"):
+        run_chain(chain, only="c")
+
+
+def test_only_with_from_redoes_one_stage(chain):
+    stamp = (chain / "run" / "last" / "stage.json").stat().st_mtime_ns
+    told = run_chain(chain, only="b", redo_from=["b"])
+    assert "b: sft, 2 steps" in told
+    assert (chain / "run" / "last" / "stage.json").stat().st_mtime_ns == stamp
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def scribble(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [(truncate, "is damaged: it has "), (scribble, "is damaged: its content"), (Path.unlink, "is missing")]
+)
+def test_a_damaged_output_is_named_with_the_command_that_makes_it_again(chain, damage, words):
+    damage(chain / "run" / "a" / "model" / "model.safetensors")
+    assert skipped(run_chain(chain)) == ["a", "b", "side", "last"]  # nobody needs it
+    shutil.rmtree(chain / "run" / "side")
+    with pytest.raises(UserError) as caught:
+        run_chain(chain)
+    assert f"{chain}/run/a/model/model.safetensors {words}" in str(caught.value)
+    assert str(caught.value).endswith("; side needs it, and `aha run chain.yaml --from a` makes it again")
+    assert skipped(run_chain(chain, redo_from=["a"])) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("filters: [corect]", "late: unknown filter 'corect'; did you mean correct?"),
+        ("refine: [{name: cap_length, args: {words: 9}}]", "late: refinement cap_length has no argument 'words'"),
+        ("rewards: [{name: fromat}]", "late: unknown reward 'fromat'"),
+    ],
+)
+def test_a_misspelt_name_in_a_late_stage_stops_the_run_before_its_first_one(tmp_path, model_folder, key, words):
+    (tmp_path / "toy.yaml").write_text(
+        f"name: toy\ndefaults: {{model: {model_folder}}}\nstages:\n"
+        "  - {name: base, kind: eval, eval: {data: [{source: countdown, limit: 2}]}}\n"
+        f"  - {{name: late, kind: sample, data: {{source: countdown, limit: 2}}, {key}}}\n"
+    )
+    with pytest.raises(UserError, match=re.escape(words)):
+        pipeline.run(load_recipe(tmp_path / "toy.yaml"), tmp_path / "run", Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
+def test_traces_of_a_stage_are_the_data_of_a_later_one(toy, model_folder):
+    write_recipe(toy, model_folder, "zero cold more", rows='"${cold.traces}"')
+    assert "more: sft, 4 steps, 12 rows" in run(toy)
+    assert "cold  " in run(toy)
+    inputs = json.loads((toy / "run" / "more" / "stage.json").read_text())["inputs"]
+    assert list(inputs) == ["model", "data.0.source"]
+    truncate(toy / "run" / "cold" / "traces.jsonl")
+    shutil.rmtree(toy / "run" / "more")
+    with pytest.raises(UserError, match=r"cold/traces\.jsonl is damaged"):
+        run(toy)
+
+
+# The summary.
+
+
+def test_the_summary_shows_the_headlines_of_every_kind():
+    measure = {"value": 0.25, "low": 0.2137, "high": 0.2899, "n": 512}
+    names = ["words-en/pass@1", "countdown/pass@1", "countdown/pass@4", "format/rate", "length/mean", "language/single"]
+    assert list(pipeline.headlines(dict.fromkeys(names, measure))) == [
+        *("words-en/pass@1", "countdown/pass@1"),
+        *("format/rate", "language/single"),
+    ]
+    told = pipeline.headlines({"sample/candidates": 4096, "kept/correct": 900, "sample/kept": 412, "refined/cap": 3})
+    assert told == {"sample/kept": "412 of 4,096"}
+    assert pipeline.headlines({"pairs/accuracy": measure, "pairs/margin": measure}) == {
+        "pairs/accuracy": "0.250 [0.214, 0.290] n=512"
+    }
+    assert pipeline.headlines({"loss": 0.12345, "eval_loss": 1.5, "a": 1, "b": 2}) == {
+        "loss": "0.1235",
+        "eval_loss": "1.5",
+        "a": "1",
+    }
+    assert pipeline.headlines({}) == {}
+
+
+def test_the_summary_fits_eighty_columns(finished):
+    lines = (finished / "console.txt").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("stage "))
+    end = next(i for i, line in enumerate(lines) if i > start and not line)
+    assert max(map(cell_len, lines[start:end])) <= 80
+    assert [line.split()[0] for line in lines[start:end] if line[:1].isalpha()] == ["stage", "base", "zero", "more", "after"]
 
 
 def test_a_reward_of_the_user_that_has_changed_is_refused(toy):
     run(toy)
     path = toy / "toy_rewards.py"
     path.write_text(path.read_text() + "# another thought\n")
-    with pytest.raises(UserError, match=r"its inputs .* have changed"):
+    with pytest.raises(UserError, match=r"the content of toy_rewards:short has changed"):
         run(toy)
 
 
@@ -250,7 +517,7 @@ main()
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_survives(toy, model_folder):
-    write_recipe(toy, model_folder, max_steps=6, eval_steps=0)
+    write_recipe(toy, model_folder, "zero", max_steps=6, eval_steps=0)
     kill_at(toy, "run", "zero/checkpoints/step-000002")
     saved = toy / "run" / "zero" / "checkpoints" / "step-000002"
     limit = max(path.stat().st_size for path in saved.iterdir()) - 1  # the next checkpoint does not fit

@@ -1,0 +1,177 @@
+"""A recipe in a run directory: which stage needs which, what is done, and what has changed since.
+
+The fingerprint of a stage is the sha256 of its resolved configuration and of the fingerprints of its inputs, so a change
+anywhere changes the fingerprints of exactly the stages that depend on it.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from aha.config import BUNDLED_MODEL
+from aha.recipe import needs, reference, references
+from aha.rewards import module_file
+from aha.rundir import RunDir, StageDir, fingerprint, fingerprint_path
+from aha.stage_configs import Recipe, StageConfig
+from aha.types import UserError
+
+FINGERPRINT_LINE = "# fingerprint: "
+INPUTS_LINE = "# inputs: "
+NOTHING_LOST = {"config.yaml", "error.txt", "progress.json"}  # a stage directory with no other file can be begun anew
+CHANGES_TOLD = 4
+
+State = Literal["absent", "unfinished", "done", "changed"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage of a recipe and its directory.
+
+    Example: Node(cfg=GrpoStage(name="zero", ...), stage=StageDir(Path("runs/demo/zero")), needs=["base"],
+                  inputs={"model": "0d31..."}, fingerprint="77ab...")
+    """
+
+    cfg: StageConfig
+    stage: StageDir
+    needs: list[str]  # stages that it refers to
+    inputs: Mapping[str, str]  # key or path of what it reads: fingerprint
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        return self.cfg.name
+
+    @property
+    def state(self) -> State:
+        """absent: nothing of it is there; changed: the directory holds another configuration, or was made of other inputs."""
+        before = read_config(self.stage)
+        if before is not None and before.fingerprint == self.fingerprint:
+            return "done" if self.stage.manifest.exists() else "unfinished"
+        files = {path.name for path in self.stage.path.glob("*") if path.suffix != ".tmp"}
+        return "changed" if files - NOTHING_LOST else "absent"
+
+    @property
+    def resumes_at(self) -> int:
+        """The step that an unfinished stage goes on from: that of its last checkpoint, of a `sample` stage its last part."""
+        done = self.stage.path.glob("rollouts/step-*.parquet") if self.cfg.kind == "sample" else self.stage.checkpoints()
+        return max((int(path.stem.removeprefix("step-")) for path in done), default=0)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `config.yaml` of a stage directory says."""
+
+    values: dict[str, Any]
+    fingerprint: str
+    inputs: dict[str, str] | None  # None where the file does not tell
+
+
+def graph(recipe: Recipe, run: RunDir) -> dict[str, Node]:
+    """Every stage by its name, in the order of the recipe: each after those that it needs."""
+    hash_of = functools.cache(fingerprint_path)
+    nodes: dict[str, Node] = {}
+    for cfg in recipe.stages:
+        inputs = _inputs(cfg, {name: node.fingerprint for name, node in nodes.items()}, hash_of)
+        print_ = fingerprint(cfg.model_dump(mode="json"), inputs)
+        nodes[cfg.name] = Node(cfg, run.stage(cfg.name), needs(cfg), inputs, print_)
+    return nodes
+
+
+def _inputs(cfg: StageConfig, prints: Mapping[str, str], hash_of: Callable[[Path], str]) -> dict[str, str]:
+    """Fingerprints of what a stage reads: earlier stages, the bundled model, local folders and files, the user's rewards."""
+    inputs = {key: prints[found[0]] for key, text in references(cfg).items() if (found := reference(text))}
+    if cfg.model == BUNDLED_MODEL and getattr(cfg, "init", "model") == "model":
+        inputs["model"] = hash_of(Path(__file__).parent / "assets" / BUNDLED_MODEL)
+    elif "model" not in inputs and Path(cfg.model).exists():
+        inputs["model"] = hash_of(Path(cfg.model))
+    for source in sorted(set(cfg.sources)):
+        if Path(source).exists():
+            inputs[source] = hash_of(Path(source))
+    for reward in getattr(cfg, "rewards", []):
+        module = module_file(reward.name) if ":" in reward.name else None
+        if module:
+            inputs[reward.name] = hash_of(module)
+        model = reward.args.get("model")
+        if isinstance(model, str) and Path(model).is_dir():
+            inputs[model] = hash_of(Path(model))
+    return inputs
+
+
+def dependents(nodes: Mapping[str, Node], names: Collection[str]) -> list[str]:
+    """`names` and every stage that needs one of them, directly or not, in the order of the recipe."""
+    found: list[str] = []
+    for name, node in nodes.items():
+        if name in names or any(need in found for need in node.needs):
+            found.append(name)
+    return found
+
+
+def config_text(node: Node) -> str:
+    """`config.yaml`: every value of the stage, defaults included, below its fingerprint and those of its inputs."""
+    values = yaml.safe_dump(node.cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    return f"{FINGERPRINT_LINE}{node.fingerprint}\n{INPUTS_LINE}{json.dumps(dict(node.inputs))}\n{values}"
+
+
+def read_config(stage: StageDir) -> Written | None:
+    """What the stage was run with; None where there is no `config.yaml`."""
+    if not stage.config.exists():
+        return None
+    text = stage.config.read_text(encoding="utf-8")
+    head = [line for line in text.splitlines()[:2] if line.startswith("# ")]
+    inputs = next((json.loads(line.removeprefix(INPUTS_LINE)) for line in head if line.startswith(INPUTS_LINE)), None)
+    return Written(yaml.safe_load(text) or {}, head[0].removeprefix(FINGERPRINT_LINE) if head else "", inputs)
+
+
+def own_changes(node: Node) -> list[str]:
+    """What differs from the run in the stage's directory, in words, but for changes that come from earlier stages."""
+    before = read_config(node.stage)
+    if before is None:
+        return [f"{node.stage.config.name} is missing"]
+    old, new = dict(_leaves(before.values)), dict(_leaves(node.cfg.model_dump(mode="json")))
+    changed = [f"{key} was {old[key]!r} and is {new[key]!r}" for key in new if key in old and old[key] != new[key]]
+    changed += [f"{key} is {new[key]!r} and was not there" for key in new if key not in old]
+    changed += [f"{key} was {old[key]!r} and is not there" for key in old if key not in new]
+    if before.inputs is None:
+        return changed or ["its inputs (model or data files) have changed"]
+    stages = references(node.cfg)
+    inputs = {**before.inputs, **node.inputs}
+    changed += [
+        f"the content of {node.cfg.model if key == 'model' else key} has changed"
+        for key in inputs
+        if key not in stages and before.inputs.get(key) != node.inputs.get(key)
+    ]
+    return changed
+
+
+def told_changes(changes: list[str]) -> str:
+    """The first few changes in one line."""
+    rest = len(changes) - CHANGES_TOLD
+    return "; ".join([*changes[:CHANGES_TOLD], *([f"and {rest} more"] if rest > 0 else [])])
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value inside, with its key: `eval.data.0.limit`."""
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    if not inner:
+        yield key, value
+    for part, child in inner:
+        yield from _leaves(child, f"{key}.{part}" if key else str(part))
+
+
+def refuse_changed(nodes: Mapping[str, Node], names: Collection[str]) -> None:
+    """Raise UserError where the directory of one of these stages holds another configuration than the recipe."""
+    changed = [nodes[name] for name in names if nodes[name].state == "changed"]
+    if not changed:
+        return
+    roots = [node for node in changed if own_changes(node)] or changed[:1]
+    first, flags = roots[0], " ".join(f"--from {node.name}" for node in roots)
+    what = told_changes(own_changes(first) or ["a stage that it needs has changed"])
+    raise UserError(
+        f"{first.stage.path} holds a run with another configuration: {what}. Run with {flags} to redo "
+        f"{'it' if len(roots) == 1 else 'these'} and what depends on it, or with --out for another directory"
+    )

@@ -1,0 +1,254 @@
+"""What `aha run` would do with a recipe, why, and what it would cost. Times are measured ones or none."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import try_to_load_from_cache
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aha.config import BUNDLED_MODEL, EvalConfig
+from aha.data.hub import HUB_ID
+from aha.graph import Node, graph, own_changes, told_changes
+from aha.log import WIDTH, clock
+from aha.recipe import reference, references
+from aha.rundir import RunDir, StageDir, damage
+from aha.stage_configs import GrpoStage, Recipe, SampleStage, StageConfig, TrainingConfig
+
+TOKEN_BYTES = 4  # of text, about
+FLOAT32, ADAM = 4, 8  # bytes of a parameter, and of the two moments that AdamW keeps of it
+
+Action = Literal["skip", "resume", "run", "redo"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What would happen to a stage.
+
+    Example: Step("zero", "grpo", "resume", "at step 20", seconds=172.0, disk=46_000_000)
+    """
+
+    stage: str
+    kind: str
+    action: Action
+    why: str
+    seconds: float | None  # None where nothing was measured
+    disk: int | None  # bytes of the whole stage at the most; None where sizes are not known
+
+
+def plan(recipe: Recipe, out: Path) -> list[Step]:
+    """What `aha run` would do with every stage, in order. Nothing is written."""
+    nodes = graph(recipe, RunDir(out))
+    steps = []
+    for node in nodes.values():
+        action, why = _action(node, nodes)
+        steps.append(Step(node.name, node.cfg.kind, action, why, _seconds(node, action), _disk(node, nodes, action)))
+    return steps
+
+
+def obstacles(recipe: Recipe, out: Path) -> list[str]:
+    """What keeps `aha run` from doing that, each with what mends it."""
+    nodes = graph(recipe, RunDir(out))
+    changed = [name for name, node in nodes.items() if node.state == "changed" and own_changes(node)]
+    found = [f"the run stops before it begins: add {' '.join(f'--from {name}' for name in changed)}"] if changed else []
+    for node in nodes.values():
+        for text in references(node.cfg).values() if node.state != "done" else ():
+            name, output = reference(text) or ("", "")
+            wrong = damage(nodes[name].stage, output) if nodes[name].state == "done" else None
+            if wrong:
+                found.append(f"{wrong}; {node.name} needs it: add --from {name}")
+    return found
+
+
+def _action(node: Node, nodes: Mapping[str, Node]) -> tuple[Action, str]:
+    if node.state == "done":
+        return "skip", "done"
+    if node.state == "changed":
+        before = [need for need in node.needs if nodes[need].state == "changed"]
+        return "redo", told_changes(own_changes(node)) or f"{' and '.join(before) or 'what it needs'} changed"
+    if node.state == "unfinished":
+        step = node.resumes_at
+        return ("resume", f"at step {step}") if step else ("run", "from the start: no checkpoint yet")
+    return "run", ""
+
+
+# Time.
+
+
+def _seconds(node: Node, action: Action) -> float | None:
+    """Of a stage that was done before, what it took; of one that goes on, what a step took times the steps that are left."""
+    if action == "skip":
+        return 0.0
+    manifest = node.stage.read_manifest()
+    if action == "redo" and manifest:
+        return float(manifest["seconds"])
+    times = [row["step_time"] for row in metrics_of(node.stage) if "step_time" in row]
+    total = steps_of(node)
+    if action == "resume" and times and total:
+        return sum(times) / len(times) * (total - node.resumes_at)
+    return None
+
+
+def metrics_of(stage: StageDir) -> list[dict[str, Any]]:
+    """The whole lines of `metrics.jsonl`."""
+    if not stage.metrics.exists():
+        return []
+    lines = stage.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def steps_of(node: Node) -> int | None:
+    """Optimiser steps of the stage, where the recipe or an earlier start tells."""
+    if isinstance(node.cfg, TrainingConfig) and node.cfg.max_steps > 0:
+        return node.cfg.max_steps
+    if node.state == "unfinished" and node.stage.progress.exists():
+        return int(json.loads(node.stage.progress.read_text())["total"])
+    return None
+
+
+# Disk.
+
+
+def _disk(node: Node, nodes: Mapping[str, Node], action: Action) -> int | None:
+    """Bytes that the stage takes at the most: weights, checkpoints with the state of the optimiser, texts."""
+    cfg = node.cfg
+    if action == "skip":
+        return 0
+    if isinstance(cfg, SampleStage):
+        texts = _num_rows(cfg.data)
+        # Every answer stands in the rollouts, and in the traces if it is kept.
+        return None if texts is None else texts * cfg.num_generations * cfg.max_completion_length * TOKEN_BYTES * 2
+    answers = _num_answers(cfg)
+    if not isinstance(cfg, TrainingConfig):
+        return answers
+    weights = None if getattr(cfg, "init", "model") == "scratch" else _weights(cfg, nodes)
+    if weights is None or answers is None:
+        return None
+    size, parameters = weights
+    if cfg.save_dtype != "auto":
+        size = parameters * (FLOAT32 if cfg.save_dtype == "float32" else 2)
+    moving = FLOAT32 if getattr(cfg, "sync_ref_model", False) else 0
+    checkpoint = parameters * (FLOAT32 + ADAM + moving)
+    return size + checkpoint * _num_checkpoints(node) + answers + _rollouts(node)
+
+
+def _num_checkpoints(node: Node) -> int:
+    """Checkpoints that exist at once: those that are kept, and the next one while it is written."""
+    cfg, steps = node.cfg, steps_of(node)
+    assert isinstance(cfg, TrainingConfig)
+    if not cfg.save_steps:
+        return 0
+    saved = math.inf if steps is None else (steps - 1) // cfg.save_steps
+    return int(min(saved, cfg.save_total_limit + 1))
+
+
+def _num_answers(cfg: StageConfig) -> int | None:
+    """Bytes of the answers of the final evaluation; None where a source has no limit."""
+    own = getattr(cfg, "eval", None)
+    if not isinstance(own, EvalConfig) or not own.data:
+        return 0
+    rows = _num_rows(own.data)
+    of_stage: int = getattr(cfg, "max_completion_length", 0)
+    longest = own.max_completion_length or of_stage
+    return None if rows is None else rows * own.num_generations * longest * TOKEN_BYTES
+
+
+def _rollouts(node: Node) -> int:
+    """Bytes of the rollouts that are kept, where the number of steps is known: they are little beside the weights."""
+    cfg, steps = node.cfg, steps_of(node)
+    if not isinstance(cfg, GrpoStage) or not cfg.save_rollouts_steps or steps is None:
+        return 0
+    completions = cfg.prompts_per_generation * cfg.num_generations
+    return steps // cfg.save_rollouts_steps * completions * cfg.max_completion_length * TOKEN_BYTES
+
+
+def _num_rows(data: list[Any]) -> int | None:
+    limits = [cfg.limit for cfg in data]
+    return None if None in limits else sum(limits)
+
+
+def _weights(cfg: StageConfig, nodes: Mapping[str, Node]) -> tuple[int, int] | None:
+    """Bytes and parameters of the model that a stage begins with; None where it is not on this machine yet."""
+    found = reference(cfg.model)
+    if found and not nodes[found[0]].stage.model.exists():
+        return _weights(nodes[found[0]].cfg, nodes)
+    folder = nodes[found[0]].stage.model if found else _folder(cfg)
+    sizes = list(_tensors(folder)) if folder else []
+    return (sum(size for size, _ in sizes), sum(count for _, count in sizes)) if sizes else None
+
+
+def _folder(cfg: StageConfig) -> Path | None:
+    """Where a model is on this machine, downloaded or not."""
+    if cfg.model == BUNDLED_MODEL:
+        return Path(__file__).parent / "assets" / BUNDLED_MODEL
+    if Path(cfg.model).is_dir() or not HUB_ID.match(cfg.model):
+        return Path(cfg.model)
+    cached = try_to_load_from_cache(cfg.model, "config.json", revision=cfg.model_revision)
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _tensors(folder: Path) -> Iterator[tuple[int, int]]:
+    """Bytes and elements of every tensor: a safetensors file begins with the length of its header, which is JSON."""
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                start, end = tensor["data_offsets"]
+                yield end - start, math.prod(tensor["shape"])
+
+
+# The table.
+
+
+def print_plan(recipe: Recipe, out: Path, console: Console) -> None:
+    """The plan as a table of 80 columns, what it comes to, and what stands in its way."""
+    steps = plan(recipe, out)
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, width=min(WIDTH, console.width))
+    for column in ("stage", "kind"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what would happen", ratio=1, overflow="fold")
+    for column in ("time", "disk"):
+        table.add_column(column, no_wrap=True, justify="right")
+    for step in steps:
+        what = f"{step.action}: {step.why}" if step.why else step.action
+        if step.action == "skip":
+            table.add_row(step.stage, step.kind, Text(what), "", "")
+            continue
+        time = "unknown" if step.seconds is None else f"~{clock(step.seconds)}"
+        table.add_row(step.stage, step.kind, Text(what), time, "unknown" if step.disk is None else told_bytes(step.disk))
+    console.print(table)
+    for line in [_sum(steps, out), *obstacles(recipe, out)]:
+        console.print(Text(line), width=WIDTH)
+
+
+def _sum(steps: list[Step], out: Path) -> str:
+    """Time and disk of all stages in one line."""
+    todo = [step for step in steps if step.action != "skip"]
+    if not todo:
+        return f"{out}: everything is done"
+    seconds = [step.seconds for step in todo if step.seconds is not None]
+    sizes = [step.disk for step in todo if step.disk is not None]
+    time = f"about {clock(sum(seconds))}" if seconds else "unknown"
+    if seconds and len(seconds) < len(todo):
+        time += f" and what {len(todo) - len(seconds)} stages take that were not measured"
+    existing = next(path for path in [out, *out.resolve().parents] if path.exists())
+    disk = f"up to {told_bytes(sum(sizes))}" if sizes else "unknown"
+    if sizes and len(sizes) < len(todo):
+        disk += f" and {len(todo) - len(sizes)} stages of unknown size"
+    free = shutil.disk_usage(existing).free
+    return f"{out}: time {time}; disk {disk}, of {told_bytes(free)} free"
+
+
+def told_bytes(size: float) -> str:
+    """A size on disk in words, as in 5.8 MB or 46 GB."""
+    if size < 1e6:
+        return "< 1 MB"
+    number, unit = next((size / scale, unit) for scale, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")) if size >= scale)
+    return f"{number:.1f} {unit}" if number < 10 else f"{number:.0f} {unit}"

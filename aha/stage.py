@@ -1,0 +1,130 @@
+"""One stage, run in this process: what it refers to becomes paths, its verb runs, its manifest is written last.
+
+`python -m aha.stage RUN STAGE PIPE` is the process that `aha run` starts for a stage, so that memory is free between
+stages and a crash is that of one stage alone. PIPE is the reading end of a pipe that ends with the process that started it.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+
+from aha.config import validate
+from aha.graph import read_config
+from aha.log import StageLog
+from aha.metrics import Measure
+from aha.recipe import OUTPUTS, resolve
+from aha.rundir import RunDir, describe_files, write_atomic
+from aha.stage_configs import STAGE_KINDS, StageConfig
+from aha.types import UserError
+
+INTERRUPTED = 130  # exit code after Ctrl-C
+VERSIONS_OF = ("aha-r1", "torch", "transformers", "math-verify")
+VERBS = {
+    "eval": "aha.evaluate",
+    "sft": "aha.sft",
+    "grpo": "aha.grpo",
+    "sample": "aha.sample",
+    "reward_model": "aha.reward_model",
+}
+
+
+def run_stage(run: RunDir, name: str, console: Console) -> None:
+    """Run the stage as its `config.yaml` says, from its last checkpoint on, to its `stage.json`.
+
+    Whatever goes wrong is raised, and told in `error.txt` for those who look at the run later.
+    """
+    stage = run.stage(name)
+    stage.error.unlink(missing_ok=True)
+    try:
+        _run_stage(run, name, console)
+    except Exception as error:
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError, UserError):  # the disk may be what failed
+            write_atomic(stage.error, " ".join(told.split()) + "\n")
+        raise
+
+
+def _run_stage(run: RunDir, name: str, console: Console) -> None:
+    started = time.monotonic()
+    stage = run.stage(name)
+    written = read_config(stage)
+    if written is None:
+        raise UserError(f"{stage.config}: no such file; `aha run` writes it")
+    cfg: StageConfig = validate(STAGE_KINDS[written.values["kind"]], written.values, str(stage.config))
+    resolved = resolve(cfg, lambda other, output: run.stage(other).output(output))
+    with _ProgressLog(name, cfg.kind, console, stage) as log:
+        results = verb(cfg.kind)(resolved, stage, log)
+    outputs = [output for output in OUTPUTS.get(cfg.kind, []) if stage.output(output).exists()]
+    manifest = {
+        "name": name,
+        "kind": cfg.kind,
+        "fingerprint": written.fingerprint,
+        "inputs": written.inputs,
+        "outputs": {output: stage.output(output).name for output in outputs},
+        "files": describe_files(stage, outputs),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS_OF}},
+        "seconds": round(time.monotonic() - started, 1),
+        "resumed_at_step": log.first,
+        "metrics": {key: m.as_dict() if isinstance(m, Measure) else m for key, m in results.items()},
+    }
+    write_atomic(stage.manifest, json.dumps(manifest, indent=2) + "\n")
+
+
+def verb(kind: str) -> Callable[..., Mapping[str, Any]]:
+    """The function that runs a stage of this kind. Imported here: torch takes seconds, and plain commands do without."""
+    run_verb: Callable[..., Mapping[str, Any]] = importlib.import_module(VERBS[kind]).run
+    return run_verb
+
+
+class _ProgressLog(StageLog):
+    """A log that also writes down how many steps there are, for `aha status`."""
+
+    def start(self, total: int, done: int, **facts: int) -> None:
+        super().start(total, done, **facts)
+        if self.stage and total:
+            write_atomic(self.stage.progress, json.dumps({"total": total, "first": done}) + "\n")
+
+
+def main() -> None:
+    """Run a stage as a process of its own: exit code 0, 2 for an error of use, 130 when told to stop, else 1."""
+    run, name, pipe = sys.argv[1:]
+    threading.Thread(target=_end_with_parent, args=(int(pipe),), daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for a job that a shell has put into the background
+            signal.signal(number, _stop_once)
+    try:
+        run_stage(RunDir(Path(run)), name, Console())
+    except UserError as error:
+        print(f"aha: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _end_with_parent(pipe: int) -> None:
+    os.read(pipe, 1)  # nothing is ever written: this returns when the writing end is closed
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stop_once(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C reaches this process from the terminal and from its parent: the second one must not disturb the cleaning up."""
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""`aha export`: a folder that transformers reads, a card that says where it comes from, and nothing overwritten."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from toy_chain import run_chain, write_chain
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from aha.cli import app
+from aha.export import card, export, lineage, push, stage_named, told_files
+from aha.rundir import RunDir, StageDir
+from aha.types import UserError
+
+
+@pytest.fixture(scope="module")
+def finished(model_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    write_chain(folder, model_folder)
+    run_chain(folder)
+    return folder / "run"
+
+
+@pytest.fixture
+def stage(finished) -> StageDir:
+    return StageDir(finished / "b")
+
+
+def logits(folder: Path) -> torch.Tensor:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        return model(**tokenizer("1+1=2, 2+2=4", return_tensors="pt", return_token_type_ids=False)).logits
+
+
+def test_the_folder_gives_the_same_logits_as_the_stage(stage, tmp_path):
+    files = export(stage, tmp_path / "out")
+    assert torch.equal(logits(tmp_path / "out"), logits(stage.model))
+    assert {path.name for path in files} == {path.name for path in stage.model.iterdir()} | {"README.md"}
+    assert {"prompt.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in files}
+    assert re.match(r"\d files, ", told_files(files))
+
+
+def test_the_card_is_read_by_the_hub_and_tells_the_chain_back_to_the_base(stage, tmp_path):
+    export(stage, tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    data = ModelCard(text).data
+    assert (data.library_name, data.pipeline_tag, data.tags) == ("transformers", "text-generation", ["aha", "sft"])
+    assert list(lineage(RunDir(stage.path.parent), "b")) == ["a", "b"]
+    for name in ("a", "b"):
+        print_ = StageDir(stage.path.parent / name).read_manifest()["fingerprint"]
+        assert f"`{print_[:16]}`" in text
+    assert "| loss |" in text
+    assert "learning_rate: 0.001" in text
+    assert "name: a" in text
+    assert "side" not in text
+    assert f"torch {torch.__version__}" in text
+    assert f"aha chat --model {tmp_path / 'out'}" in text
+
+
+def test_measures_stand_in_the_card_with_their_intervals(stage):
+    copy = stage.path.parent / "copy"
+    shutil.copytree(stage.path, copy)
+    measure = {"value": 0.25, "low": 0.2137, "high": 0.2899, "n": 512}
+    (copy / "stage.json").write_text(
+        json.dumps({**stage.read_manifest(), "metrics": {"countdown/pass@1": measure, "loss": 0.5}})
+    )
+    text = card(StageDir(copy), "out")
+    shutil.rmtree(copy)
+    assert "| countdown/pass@1 | 0.250 [0.214, 0.290] n=512 |\n| loss | 0.5 |" in text
+
+
+def test_the_lines_of_the_card_run(stage, tmp_path, capsys):
+    export(stage, tmp_path / "out")
+    [code] = re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL)
+    exec(code.replace("max_new_tokens=256", "max_new_tokens=3"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_model_of_the_hub_and_its_data_stand_in_the_front_matter(stage, monkeypatch):
+    copy = stage.path.parent / "copy"
+    shutil.copytree(stage.path, copy)
+    config = (copy / "config.yaml").read_text()
+    config = config.replace("${a.model}", "Qwen/Qwen2.5-0.5B").replace("name: b", "name: copy")
+    (copy / "config.yaml").write_text(re.sub(r"source: .*rows.jsonl", "source: gsm8k", config))
+    data = ModelCard(card(StageDir(copy), "out")).data
+    shutil.rmtree(copy)
+    assert data.base_model == ["Qwen/Qwen2.5-0.5B"]
+    assert data.datasets == ["openai/gsm8k"]
+
+
+def test_a_stage_is_named_by_its_directory_or_by_name_and_run(stage):
+    assert stage_named(str(stage.path), None) == stage_named("b", stage.path.parent) == stage
+    with pytest.raises(UserError, match="x is no stage directory; name one as runs/RUN/STAGE, or STAGE with --run"):
+        stage_named("x", stage.path.parent)
+
+
+def test_what_is_there_is_not_overwritten(stage, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    export(stage, out)  # an empty folder is none
+    with pytest.raises(UserError, match="out is not empty; --force replaces a model that is there"):
+        export(stage, out)
+    (out / "model-00002-of-00002.safetensors").write_text("of an older model")
+    export(stage, out, force=True)
+    assert not (out / "model-00002-of-00002.safetensors").exists()
+    (out / ".git").mkdir()
+    with pytest.raises(UserError, match="holds other things than a model"):
+        export(stage, out, force=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("")
+    with pytest.raises(UserError, match="holds other things than a model"):
+        export(stage, tmp_path / "notes", force=True)
+    with pytest.raises(UserError, match=r"a\.txt is a file"):
+        export(stage, tmp_path / "notes" / "a.txt", force=True)
+    with pytest.raises(UserError, match="is the model of the stage itself"):
+        export(stage, stage.model, force=True)
+
+
+def test_what_cannot_be_exported_is_one_line(stage, tmp_path):
+    with pytest.raises(UserError, match="a stage of kind eval has no model to export"):
+        export(StageDir(stage.path.parent / "last"), tmp_path / "out")
+    copy = tmp_path / "b"
+    shutil.copytree(stage.path, copy)
+    os.truncate(copy / "model" / "model.safetensors", 10)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged: .*--from b makes it again"):
+        export(StageDir(copy), tmp_path / "out")
+    (copy / "stage.json").unlink()
+    with pytest.raises(UserError, match=r"b is not done: it has no stage\.json yet"):
+        export(StageDir(copy), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class StubApi:
+    """In the place of the hub: it keeps what it is asked."""
+
+    asked: ClassVar[list[tuple]] = []
+    is_public = False
+    error: Exception | None = None
+
+    def create_repo(self, repo: str, private: bool, exist_ok: bool) -> str:
+        if self.error:
+            raise self.error
+        self.asked.append(("create", repo, private, exist_ok))
+        return f"https://huggingface.co/{repo}"
+
+    def repo_info(self, repo: str):
+        return type("Info", (), {"private": not self.is_public})
+
+    def upload_folder(self, folder_path: Path, repo_id: str, commit_message: str) -> None:
+        self.asked.append(("upload", repo_id, sorted(path.name for path in folder_path.iterdir())))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "HfApi", StubApi)
+    monkeypatch.setattr(StubApi, "asked", [])
+    return StubApi
+
+
+def test_the_folder_is_uploaded_privately(hub, stage, tmp_path):
+    export(stage, tmp_path / "out", name="me/b")
+    assert "from_pretrained('me/b')" in (tmp_path / "out" / "README.md").read_text()
+    assert push(tmp_path / "out", "me/b") == "https://huggingface.co/me/b"
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert hub.asked == [("create", "me/b", True, True), ("upload", "me/b", files)]
+
+
+def test_the_command_says_what_it_uploads_and_where(hub, stage, tmp_path):
+    arguments = ["export", "b", "--run", str(stage.path.parent), "--to", str(tmp_path / "out"), "--push-to-hub", "me/b"]
+    lines = CliRunner().invoke(app, arguments, catch_exceptions=False).output.splitlines()
+    assert lines[0].startswith(f"{tmp_path / 'out'}: ")
+    assert "README.md, " in lines[0]
+    assert lines[1:] == ["uploading these to the private repository me/b", "https://huggingface.co/me/b"]
+
+
+def test_a_public_repository_is_uploaded_to_only_on_demand(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "is_public", True)
+    with pytest.raises(UserError, match="me/b is public; --public uploads there all the same"):
+        push(tmp_path, "me/b")
+    push(tmp_path, "me/b", is_private=False)
+    assert hub.asked[1:] == [("create", "me/b", False, True), ("upload", "me/b", [])]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [HFValidationError("no such name\nmore"), ConnectionError("no such name"), OSError("no such name")],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_the_hub_refuses_is_one_line(hub, tmp_path, monkeypatch, error):
+    monkeypatch.setattr(hub, "error", error)
+    with pytest.raises(UserError, match=r"^me/b: cannot upload: no such name$"):
+        push(tmp_path, "me/b")
+    assert issubclass(HfHubHTTPError, OSError)

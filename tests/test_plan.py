@@ -1,0 +1,155 @@
+"""`aha plan`: what would happen and why, and no cost that was not measured or counted."""
+
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from toy_chain import STAGES, load_chain, run_chain, write_chain
+from typer.testing import CliRunner
+
+from aha.cli import app
+from aha.graph import graph
+from aha.plan import Step, obstacles, plan, print_plan, told_bytes
+from aha.rundir import RunDir
+
+
+@pytest.fixture(scope="module")
+def finished(model_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    write_chain(folder, model_folder)
+    run_chain(folder)
+    return folder
+
+
+@pytest.fixture
+def done(finished) -> Path:
+    """A finished chain that may be changed: its run is put back afterwards."""
+    kept = finished / "kept"
+    shutil.copytree(finished / "run", kept)
+    yield finished
+    shutil.rmtree(finished / "run")
+    kept.rename(finished / "run")
+
+
+def steps(folder: Path, *overrides: str, out: str = "run") -> dict[str, Step]:
+    return {step.stage: step for step in plan(load_chain(folder, *overrides), folder / out)}
+
+
+def told(folder: Path, *overrides: str, out: str = "run") -> str:
+    console = Console(file=io.StringIO(), width=80)
+    print_plan(load_chain(folder, *overrides), folder / out, console)
+    return console.file.getvalue()
+
+
+def words(step: Step) -> str:
+    return f"{step.action}: {step.why}"
+
+
+def test_a_finished_run_has_nothing_to_do(finished):
+    found = steps(finished)
+    assert {words(step) for step in found.values()} == {"skip: done"}
+    assert {(step.seconds, step.disk) for step in found.values()} == {(0.0, 0)}
+    assert "everything is done" in told(finished)
+
+
+def test_planning_writes_nothing(finished):
+    steps(finished, out="elsewhere")
+    assert not (finished / "elsewhere").exists()
+
+
+def test_a_new_run_costs_nobody_knows_how_long(finished):
+    found = steps(finished, out="elsewhere")
+    assert [words(step) for step in found.values()] == ["run: "] * 4
+    assert [step.seconds for step in found.values()] == [None] * 4
+
+
+def test_a_changed_key_redoes_the_stage_and_what_needs_it_in_the_time_that_they_took(finished):
+    found = steps(finished, "b.learning_rate=2e-3")
+    assert [words(found[name]) for name in STAGES] == [
+        "skip: done",
+        "redo: learning_rate was 0.001 and is 0.002",
+        "skip: done",
+        "redo: b changed",
+    ]
+    taken = json.loads((finished / "run" / "b" / "stage.json").read_text())["seconds"]
+    assert found["b"].seconds == taken > 0
+    assert obstacles(load_chain(finished, "b.learning_rate=2e-3"), finished / "run") == [
+        "the run stops before it begins: add --from b"
+    ]
+
+
+def test_a_stage_that_was_cut_off_resumes_at_its_checkpoint(done):
+    (done / "run" / "b" / "stage.json").unlink()
+    found = steps(done)
+    assert words(found["b"]) == "resume: at step 1"
+    assert words(found["last"]) == "skip: done"
+    rows = [json.loads(line) for line in (done / "run" / "b" / "metrics.jsonl").read_text().splitlines()]
+    assert found["b"].seconds == pytest.approx(sum(row["step_time"] for row in rows) / 2)  # one of two steps is left
+
+
+def test_a_stage_without_a_checkpoint_begins_again(done):
+    (done / "run" / "b" / "stage.json").unlink()
+    shutil.rmtree(done / "run" / "b" / "checkpoints")
+    assert words(steps(done)["b"]) == "run: from the start: no checkpoint yet"
+
+
+def test_a_damaged_output_stands_in_the_way_only_of_a_stage_that_needs_it(done):
+    weights = done / "run" / "a" / "model" / "model.safetensors"
+    os.truncate(weights, 1000)
+    assert obstacles(load_chain(done), done / "run") == []
+    shutil.rmtree(done / "run" / "side")
+    [found] = obstacles(load_chain(done), done / "run")
+    assert found.startswith(f"{weights} is damaged: it has 1,000 bytes and had ")
+    assert found.endswith("; side needs it: add --from a")
+
+
+def test_disk_is_counted_from_the_weights(finished):
+    node = graph(load_chain(finished), RunDir(finished / "elsewhere"))["a"]
+    weights = (Path(node.cfg.model) / "model.safetensors").stat().st_size
+    disk = steps(finished, out="elsewhere")["a"].disk
+    # The toy is float32: model, one checkpoint of weights and two moments, as large again each; headers are not counted.
+    assert disk == pytest.approx(weights * 4, rel=0.03)
+    assert steps(finished, "a.save_dtype=bfloat16", out="elsewhere")["a"].disk == pytest.approx(weights * 3.5, rel=0.03)
+    assert steps(finished, "a.save_steps=0", out="elsewhere")["a"].disk == pytest.approx(weights, rel=0.03)
+    many = steps(finished, "a.max_steps=9", "a.save_total_limit=3", out="elsewhere")["a"].disk
+    assert many == pytest.approx(weights * (1 + 3 * 4), rel=0.03)  # three are kept while a fourth is written
+    # A later stage is as large as what it begins from, which need not be there yet.
+    assert steps(finished, out="elsewhere")["side"].disk == disk
+    actual = sum(path.stat().st_size for path in (finished / "run" / "a").rglob("*.safetensors"))
+    assert actual <= disk * 1.03
+
+
+def test_what_is_not_known_is_called_unknown(finished):
+    found = steps(finished, "a.model=org/a-model-that-is-not-here", "last.eval.data.0.limit=null", out="elsewhere")
+    assert [found[name].disk for name in STAGES] == [None] * 4
+    text = told(finished, "a.model=org/a-model-that-is-not-here", out="elsewhere")
+    assert text.count("unknown") >= 8
+
+
+def test_the_table_fits_eighty_columns_and_ends_with_sums(finished):
+    text = told(finished, "b.learning_rate=2e-3", "side.optim=muon", "side.data.limit=4", "side.data.seed=5")
+    lines = text.splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    assert lines[0].split() == ["stage", "kind", "what", "would", "happen", "time", "disk"]
+    assert "run: time about 0:" in text.replace("\n", "")
+    assert " free" in text
+    assert "add --from b --from side" in text.replace("\n", " ")
+
+
+def test_the_command_prints_the_table(finished):
+    arguments = ["plan", str(finished / "chain.yaml"), "b.learning_rate=2e-3", "--out", str(finished / "run")]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "redo: learning_rate was 0.001 and is 0.002" in result.output
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "< 1 MB"), (5.83e6, "5.8 MB"), (46e6, "46 MB"), (1.25e9, "1.2 GB"), (3e12, "3.0 TB")]
+)
+def test_sizes_in_words(size, words):
+    assert told_bytes(size) == words

@@ -1,0 +1,146 @@
+"""`aha status`: what the files of a run and its lock say, whoever asks."""
+
+import io
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from toy_chain import STAGES, run_chain, write_chain
+from typer.testing import CliRunner
+
+from aha.cli import app
+from aha.lock import RunLock
+from aha.rundir import RunDir
+from aha.status import newest_run, read_status, show, view
+from aha.types import UserError
+
+
+@pytest.fixture(scope="module")
+def finished(model_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    write_chain(folder, model_folder)
+    run_chain(folder)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> RunDir:
+    """A finished run that may be changed."""
+    shutil.copytree(finished, tmp_path / "run")
+    return RunDir(tmp_path / "run")
+
+
+def told(run: RunDir) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(view(read_status(run.path)))
+    return console.file.getvalue()
+
+
+def row(run: RunDir, name: str) -> str:
+    return next(line for line in told(run).splitlines() if line.startswith(name))
+
+
+def cut_off(run: RunDir, name: str, steps: int, total: int) -> None:
+    """Leave a stage as it is after so many steps, each of ten seconds."""
+    stage = run.stage(name)
+    stage.manifest.unlink()
+    lines = [{"step": step, "reward": step / 100, "accuracy": 0.25, "loss": 1.0} for step in range(1, steps + 1)]
+    lines.append({"step": steps, "eval/countdown/pass@1": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}})
+    stage.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 99, "rew')
+    stage.progress.write_text(json.dumps({"total": total, "first": 0}))
+    began = time.time() - steps * 10
+    os.utime(stage.config, (began, began))
+    os.utime(stage.progress, (began, began))
+    os.utime(stage.metrics, (began + steps * 10, began + steps * 10))
+
+
+def test_a_finished_run(run):
+    status = read_status(run.path)
+    assert [(stage.name, stage.state) for stage in status.stages] == [(name, "done") for name in STAGES]
+    assert not status.is_running
+    assert status.is_done
+    assert told(run).splitlines()[-1] == "done"
+
+
+def test_a_running_stage_tells_its_step_its_metrics_and_what_is_left(run):
+    cut_off(run, "b", steps=30, total=100)
+    shutil.rmtree(run.stage("last").path)
+    with RunLock(run.lock, "aha run chain.yaml") as lock:
+        lock.enter_stage("b")
+        stage = read_status(run.path).stages[1]
+        assert (stage.name, stage.state) == ("b", "running")
+        assert stage.detail == "step 30 of 100, reward 0.3, accuracy 0.25, 11:40 left"
+        assert stage.seconds >= 300
+        assert row(run, "b").split()[:3] == ["b", "sft", "running"]
+        assert row(run, "last").split() == ["last", "eval", "waiting"]
+        assert told(run).splitlines()[-1].startswith(f"process {os.getpid()} on ")
+        assert max(map(cell_len, told(run).splitlines())) <= 80
+
+
+def test_a_stage_that_has_just_begun_is_running_too(run):
+    shutil.rmtree(run.stage("last").path)
+    with RunLock(run.lock, "aha run chain.yaml") as lock:
+        lock.enter_stage("last")
+        assert row(run, "last").split()[:3] == ["last", "eval", "running"]
+
+
+def test_a_killed_run_says_where_it_stopped_and_what_goes_on(run):
+    cut_off(run, "b", steps=30, total=100)
+    shutil.rmtree(run.stage("last").path)
+    assert row(run, "b").split() == ["b", "sft", "stopped", "at", "step", "30", "of", "100"]
+    assert told(run).splitlines()[-1] == "not running; `aha run chain.yaml` goes on"
+    assert not read_status(run.path).is_done
+
+
+def test_a_failed_stage_says_why(run):
+    cut_off(run, "b", steps=30, total=100)
+    run.stage("b").error.write_text("rows.jsonl: row 2: no column 'prompt'\n")
+    assert "failed: rows.jsonl: row 2: no column 'prompt'" in row(run, "b")
+
+
+def test_a_run_without_its_recipe_is_read_from_its_stages(run):
+    run.recipe.unlink()
+    assert {stage.name: stage.kind for stage in read_status(run.path).stages} == {
+        "a": "sft",
+        "b": "sft",
+        "side": "sft",
+        "last": "eval",
+    }
+
+
+def test_what_is_no_run_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="nowhere: no run is there, nor a folder"):
+        read_status(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no run is there"):
+        read_status(tmp_path)
+    with pytest.raises(UserError, match="no run is there"):
+        newest_run(tmp_path)
+
+
+def test_the_newest_run_is_the_one_written_to_last(run, tmp_path):
+    (tmp_path / "runs" / "no run").mkdir(parents=True)
+    for name in ("old", "new"):
+        shutil.copytree(run.path, tmp_path / "runs" / name)
+    for path in (tmp_path / "runs" / "old").rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    assert newest_run(tmp_path / "runs").name == "new"
+
+
+def test_watching_ends_with_the_run(run):
+    console = Console(file=io.StringIO(), width=80)
+    show(run.path, console, watch=True)
+    assert "last   eval" in console.file.getvalue()
+
+
+def test_the_command_takes_the_newest_run_where_none_is_named(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    shutil.copytree(run.path, tmp_path / "runs" / "mine")
+    result = CliRunner().invoke(app, ["status"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.output.startswith("runs/mine (chain)\n")
