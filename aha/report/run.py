@@ -1,0 +1,237 @@
+"""A run directory as the page needs it: stages with what they were told, what they measured and what they answered."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import yaml
+
+from aha.chat import load_prompt
+from aha.config import PromptConfig
+from aha.metrics import Measure
+from aha.recipe import reference
+from aha.rundir import RunDir, StageDir
+from aha.types import UserError
+
+DRAWING = {"grpo", "sample"}  # kinds of stages whose `num_tokens` are sampled ones
+NO_POLICY = {"sample", "reward_model"}  # kinds that are measured by what they are for, not on the tasks of the run
+ANSWER_COLUMNS = {"problem", "sample", "kind", "question", "completion", "num_tokens", "finish_reason", "solved"}
+TRACE_KEYS = ("origin", "task", "language", "steps")
+
+Key = tuple[str, str]  # a problem's id and its question
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage directory. An unfinished stage has no manifest, and whatever else was written so far."""
+
+    name: str
+    config: dict[str, Any]
+    config_text: str  # config.yaml as it stands
+    manifest: dict[str, Any]  # stage.json; empty while the stage is unfinished
+    rows: list[dict[str, Any]]  # the lines of metrics.jsonl
+    answers: dict[Key, dict[str, Any]]  # the first answers of the final evaluation, with the `share` of right ones among all
+    traces: dict[str, Counter[str]]  # what the rows of traces.jsonl say, counted
+    prompt: PromptConfig  # the tags that thoughts and answers stand in
+    error: str  # why it failed, in a line; empty where it did not
+
+    @property
+    def kind(self) -> str:
+        return str(self.config.get("kind", ""))
+
+    @property
+    def has_policy(self) -> bool:
+        return self.kind not in NO_POLICY
+
+    @property
+    def seconds(self) -> float:
+        return float(self.manifest.get("seconds", 0))
+
+    @cached_property
+    def measures(self) -> dict[str, Measure]:
+        """The metrics that have an interval."""
+        return {key: Measure(**m) for key, m in self.manifest.get("metrics", {}).items() if isinstance(m, dict)}
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        """The metrics that have none."""
+        return {key: m for key, m in self.manifest.get("metrics", {}).items() if not isinstance(m, dict)}
+
+    @cached_property
+    def inputs(self) -> list[tuple[str, str]]:
+        """The outputs of other stages that this one reads: ("zero", "model") for "${zero.model}" anywhere in its config."""
+        return list(dict.fromkeys(found for text in _texts(self.config) if (found := reference(text))))
+
+    @property
+    def start(self) -> str:
+        """The model that the stage starts from, by a short name: "zero", "tiny-base", "scratch"."""
+        model = str(self.config.get("model") or "")
+        found = reference(model)
+        return "scratch" if self.config.get("init") == "scratch" else found[0] if found else Path(model).name
+
+    def series(self, key: str) -> list[tuple[int, float]]:
+        """(step, value) of every line of metrics.jsonl that has the number `key`."""
+        return [(row["step"], row[key]) for row in self.rows if isinstance(row.get(key), int | float)]
+
+    def evaluations(self, key: str) -> list[tuple[int, Measure]]:
+        """(step, measure) of every evaluation that has the measure `key`."""
+        return [(row["step"], Measure(**row[f"eval/{key}"])) for row in self.rows if f"eval/{key}" in row]
+
+    @cached_property
+    def tokens_drawn(self) -> int:
+        """Tokens of rollouts, candidates and evaluations."""
+        drawn = sum(tokens for _, tokens in self.series("num_tokens")) if self.kind in DRAWING else 0
+        if self.kind == "sample":
+            return round(drawn)  # what it evaluates are its candidates
+        answers_each = (self.config.get("eval") or {}).get("num_generations") or 1
+        return round(drawn + sum(m.value * m.n * answers_each for _, m in self.evaluations("length/mean")))
+
+    @cached_property
+    def tokens_learned(self) -> int:
+        """Tokens that supervised training saw. A line holds those of one step and stands for the steps up to it."""
+        lines = [] if self.kind in DRAWING else [(0, 0.0), *self.series("num_tokens")]
+        return round(sum(tokens * (step - before) for (before, _), (step, tokens) in pairwise(lines)))
+
+    @property
+    def filters(self) -> list[tuple[str, int, int | None]]:
+        """(filter, kept, dropped) in their order. The first are all candidates, the last is what was kept."""
+        if "sample/candidates" not in self.numbers:
+            return []
+        filters = {key.removeprefix("kept/"): n for key, n in self.numbers.items() if key.startswith("kept/")}
+        steps = {"candidates": self.numbers["sample/candidates"], **filters, "traces": self.numbers["sample/kept"]}
+        dropped = [None, *(int(before - after) for before, after in pairwise(steps.values()))]
+        return [(name, int(kept), less) for (name, kept), less in zip(steps.items(), dropped, strict=True)]
+
+    def summary(self) -> dict[str, Any]:
+        """The entry of `summary.json`."""
+        told = {key: self.manifest[key] for key in ("name", "kind", "seconds", "metrics")}
+        return {**told, "tokens": {"drawn": self.tokens_drawn, "learned": self.tokens_learned}}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole run, its stages in the order of the recipe."""
+
+    name: str
+    stages: list[Stage]
+    ended: datetime | None  # when the last finished stage was
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def tokens(self) -> int:
+        return sum(stage.tokens_drawn + stage.tokens_learned for stage in self.stages)
+
+    @property
+    def main(self) -> str:
+        """The measure that stages are compared by: pass@1 of the first task of the first evaluation; empty without any."""
+        keys = [key for stage in self.stages if stage.has_policy for key in stage.measures]
+        return next((key for key in keys if key.endswith("/pass@1")), "")
+
+    @property
+    def measured(self) -> list[Stage]:
+        """The stages with a policy that have the main measure."""
+        return [stage for stage in self.stages if self.main in stage.measures and stage.has_policy]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Every version that some stage ran with; several of one thing are told with a comma."""
+        found = [item for stage in self.stages for item in stage.manifest.get("versions", {}).items()]
+        return {name: ", ".join(dict.fromkeys(v for other, v in found if other == name)) for name, _ in found}
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run directory; raises UserError, which names the file, for what is none or cannot be read."""
+    run = RunDir(folder)
+    stages = [StageDir(path.parent) for path in folder.glob("*/config.yaml")]
+    if not stages:
+        raise UserError(f"{folder}: no run directory, such as runs/demo: none of its folders holds a config.yaml")
+    recipe = next((_read(path, yaml.safe_load) for path in (run.recipe, run.summary) if path.exists()), {})
+    order = [str(stage.get("name")) for stage in recipe.get("stages", [])]
+    if run.recipe.exists():  # a stage that it no longer has may have left its directory
+        stages = [stage for stage in stages if stage.path.name in order]
+    stages.sort(key=lambda stage: stage.config.stat().st_mtime)  # where no recipe says
+    stages.sort(key=lambda stage: order.index(stage.path.name) if stage.path.name in order else len(order))
+    ends = [stage.manifest.stat().st_mtime for stage in stages if stage.manifest.exists()]
+    ended = datetime.fromtimestamp(max(ends), UTC) if ends else None
+    return Run(str(recipe.get("name") or folder.resolve().name), [_read_stage(stage, run) for stage in stages], ended)
+
+
+def _read_stage(stage: StageDir, run: RunDir) -> Stage:
+    config = _read(stage.config, yaml.safe_load)
+    found = reference(str(config.get("model")))
+    models = [stage.model, *([run.stage(found[0]).model] if found else [])]
+    own = {key: value for key, value in (config.get("prompt") or {}).items() if key in ("think", "answer")}
+    saved = next((prompt for folder in models if (prompt := load_prompt(folder))), PromptConfig())
+    return Stage(
+        name=stage.path.name,
+        config=config,
+        config_text=stage.config.read_text(encoding="utf-8"),
+        manifest=_read(stage.manifest, json.loads) if stage.manifest.exists() else {},
+        rows=list(_json_lines(stage.metrics)),
+        answers=_read_answers(stage.answers) if stage.answers.exists() else {},
+        traces=_count_traces(stage.traces),
+        prompt=saved.model_copy(update=own),
+        error=stage.error.read_text(encoding="utf-8") if stage.error.exists() else "",
+    )
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    try:
+        found = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged (not a mapping of keys)")
+    return found
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(path.open(encoding="utf-8") if path.exists() else [], 1):
+        if line.endswith("\n"):  # else a running stage is writing it
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}: line {number}: not valid JSON: {error}") from error
+
+
+def _read_answers(path: Path) -> dict[Key, dict[str, Any]]:
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
+    missing = ANSWER_COLUMNS - set(table.column_names)
+    if missing:
+        raise UserError(f"{path}: lacks the columns {', '.join(sorted(missing))}")
+    answers: dict[Key, list[dict[str, Any]]] = {}
+    for row in table.drop_columns([c for c in ("prompt",) if c in table.column_names]).to_pylist():
+        answers.setdefault((row["problem"], row["question"]), []).append(row)
+    return {key: {**rows[0], "share": sum(row["solved"] for row in rows) / len(rows)} for key, rows in answers.items()}
+
+
+def _count_traces(path: Path) -> dict[str, Counter[str]]:
+    counts: dict[str, Counter[str]] = {key: Counter() for key in TRACE_KEYS}
+    for row in _json_lines(path):
+        for key, counter in counts.items():
+            value = row.get(key)
+            counter.update(map(str, value or ["none"]) if isinstance(value, list) else [str(value)] if value else [])
+    return {key: counter for key, counter in counts.items() if counter}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in a tree of mappings and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
