@@ -1,6 +1,7 @@
 """Every recipe in recipes/ is valid and runs two steps at toy size, on a random model of the class that it names."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from aha.config import DataConfig
 from aha.data.sources import GENERATORS
 from aha.model import save_policy
 from aha.recipe import load_recipe
+from aha.stage_configs import StageConfig
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -46,7 +48,7 @@ def toy_model(make_family, model_folder, tmp_path):
     """A function that saves a random model of the class of a hub id, with the chat template of its family."""
 
     def make(name: str) -> Path:
-        if name == "tiny-base":
+        if name in ("tiny-base", "tiny-student"):
             return model_folder
         family, template = next(found for start, found in CLASSES.items() if name.startswith(start))
         policy = make_family(family)
@@ -59,8 +61,10 @@ def toy_model(make_family, model_folder, tmp_path):
 
 
 def toy_data(cfg: DataConfig, folder: Path) -> dict:
-    """The source itself where it is a generator, else a file of invented rows with the same mapping."""
+    """The source itself where it is a generator or an earlier stage, else a file of invented rows with the same mapping."""
     values = {**cfg.model_dump(exclude_none=True), "limit": 8}
+    if cfg.source.startswith("${"):
+        return values
     if cfg.source in GENERATORS:
         return {**values, "limit": 24}
     preset = cfg.preset or cfg.source
@@ -69,29 +73,40 @@ def toy_data(cfg: DataConfig, folder: Path) -> dict:
     return {**values, "source": str(file), "preset": preset, "split": "en" if preset == "mgsm" else "train"}
 
 
+def toy_overrides(stage: StageConfig, toy_model: Callable[[str], Path], folder: Path) -> dict[str, object]:
+    """What makes a stage small: a toy model, toy data, few short completions, two steps."""
+
+    def toy(sources: Sequence[DataConfig]) -> list[dict]:
+        return [toy_data(cfg, folder) for cfg in sources]
+
+    changed: dict[str, object] = {}
+    if not stage.model.startswith("${") and getattr(stage, "init", "model") == "model":
+        changed["model"] = str(toy_model(stage.model))
+    if stage.kind != "reward_model":
+        changed["max_completion_length"] = 6
+    if stage.kind == "reward_model":
+        changed["eval"] = {"data": toy(stage.eval.data)}
+    elif stage.kind != "sample":
+        changed["eval"] = {"data": toy(stage.eval.data), "num_generations": min(2, stage.eval.num_generations)}
+    if stage.kind != "eval":
+        changed["data"] = toy(stage.data)
+    if stage.kind == "sample":
+        changed |= {"filters": [], "num_generations": 2}  # random models are never right
+    elif stage.kind != "eval":
+        changed |= {"max_steps": 2, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
+    if stage.kind == "grpo":
+        changed |= {"max_prompt_length": None, "num_generations": min(8, stage.num_generations)}
+        if stage.steps_per_generation:
+            changed["steps_per_generation"] = 2
+    return {f"{stage.name}.{key}": value for key, value in changed.items()}
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_runs_two_steps_at_toy_size(path, toy_model, tmp_path):
     overrides: dict[str, object] = {}
     for stage in load_recipe(path).stages:
-        if not stage.model.startswith("${") and getattr(stage, "init", "model") == "model":
-            overrides[f"{stage.name}.model"] = str(toy_model(stage.model))
-        if stage.kind != "sft":
-            overrides[f"{stage.name}.max_completion_length"] = 6
-            overrides[f"{stage.name}.eval"] = {
-                "data": [toy_data(cfg, tmp_path) for cfg in stage.eval.data],
-                "num_generations": min(2, stage.eval.num_generations),
-            }
-        if stage.kind != "eval":
-            steps = getattr(stage, "steps_per_generation", None)
-            overrides[f"{stage.name}.data"] = [toy_data(cfg, tmp_path) for cfg in stage.data]
-            overrides[f"{stage.name}.max_steps"] = 2
-            overrides[f"{stage.name}.per_device_train_batch_size"] = 8
-            overrides[f"{stage.name}.gradient_accumulation_steps"] = 1
-            if steps:
-                overrides[f"{stage.name}.steps_per_generation"] = 2
-        if stage.kind == "grpo":
-            overrides[f"{stage.name}.max_prompt_length"] = None
-            overrides[f"{stage.name}.num_generations"] = min(8, stage.num_generations)
+        overrides |= toy_overrides(stage, toy_model, tmp_path)
     told = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]  # JSON is YAML
     pipeline.run(load_recipe(path, told), tmp_path / "run", Console(quiet=True))
-    assert (tmp_path / "run" / "summary.json").exists()
+    stages = json.loads((tmp_path / "run" / "summary.json").read_text())["stages"]
+    assert [stage["name"] for stage in stages] == [stage.name for stage in load_recipe(path).stages]
