@@ -96,7 +96,7 @@ def verdicts(name: str, kind: str, rows: Sequence[tuple[str, Row]]) -> list[Verd
     if name == "ours":
         grader = kind_named(kind)
         read = [grader.read(row, where) for where, row in rows]
-        return [Verdict(graded.grade.score >= 1, graded.grade.reason) for graded in grader.grade(read)]
+        return [Verdict(graded.grade.score >= grader.right_from, graded.grade.reason) for graded in grader.grade(read)]
     if name not in GRADERS:
         raise UserError(f"unknown grader {name!r}; known: ours, {', '.join(GRADERS)}, column:NAME")
     if kind != "math":

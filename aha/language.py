@@ -30,9 +30,10 @@ SCRIPTS = {  # scripts of the languages that do not use Latin letters
 }
 LATIN = ("en", "de", "es", "fr", "it", "pt", "nl", "sv", "pl", "id", "sw", "tr", "vi")  # what the identifier chooses among
 NO_PROSE = regex.compile(
-    r"```.*?(?:```|$)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[.*?\\\]|\\\(.*?\\\)|\\boxed\{[^{}]*\}|\\[A-Za-z]+|<[^<>\n]{1,40}>",
+    r"```.*?(?:```|$)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)|\\boxed\{[^{}]*\}"
+    r"|\\[A-Za-z]+|<[^<>\n]{1,40}>",
     regex.DOTALL,
-)
+)  # no formula holds the mark that opens one, so that many that never close are passed over in linear time
 # Scripts that are written without spaces count by the character, all others by the word.
 WORD = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]|\p{L}[\p{L}\p{M}'’]*")
 LATIN_WORD = regex.compile(r"\p{Latin}[\p{Latin}\p{M}'’]*")
@@ -54,7 +55,7 @@ def word_languages(text: str, target: str) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     text = prose(text)
-    everywhere = LATIN_WORD.findall(text)
+    everywhere = " ".join(LATIN_WORD.findall(text))
     for line in text.splitlines():
         latin = []
         for word in WORD.findall(line):
@@ -66,7 +67,7 @@ def word_languages(text: str, target: str) -> Counter[str]:
             else:
                 counts[next(language for language, names in SCRIPTS.items() if script.lastgroup in names)] += 1
         if latin:
-            counts[identify(" ".join(latin if len(latin) >= MIN_LATIN_WORDS else everywhere))] += len(latin)
+            counts[identify(" ".join(latin) if len(latin) >= MIN_LATIN_WORDS else everywhere)] += len(latin)
     return counts
 
 

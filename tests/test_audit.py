@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from aha.audit import Verdict, compare, math_verify_says, told, told_rows, verdicts, with_labels_second
 from aha.cli import app
 from aha.metrics import wilson
+from aha.sandbox import find_way
 from aha.types import UserError
 
 ROWS = [
@@ -143,23 +144,87 @@ def test_format_is_graded_with_what_is_wrong(tmp_path):
     ]
 
 
+def test_code_is_graded_by_the_tests_of_its_row(tmp_path):
+    try:
+        find_way()
+    except UserError as error:
+        pytest.skip(str(error))
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"tests": "assert f(2) == 8", "answer": "def f(x): return x ** 3"},
+        {"tests": "assert f(2) == 8", "completion": "<think>a</think> <answer>```python\ndef f(x): return 9\n```</answer>"},
+        {"tests": "assert f(2) == 8", "completion": "<think>```python\ndef f(x): return 8\n```</think>"},
+        {"tests": [{"input": "2", "output": "4"}], "answer": "print(int(input()) * 2)"},
+        {"tests": [], "answer": "print(4)"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    graded = [json.loads(line) for line in invoke("--kind", "code", str(path)).output.splitlines()]
+    assert [(row["score"], row["reason"]) for row in graded] == [
+        (1.0, "passed"),
+        (0.0, "AssertionError at `assert f(2) == 8`"),
+        (0.0, "no ```python block after the thoughts"),
+        (1.0, "passed"),
+        (0.0, "no tests"),
+    ]
+
+
+ENGLISH = {"completion": "<think>First I add the two numbers, 再减去一个。</think> <answer>5</answer>"}
+
+
+def test_language_is_graded_with_the_words_that_count(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {**ENGLISH, "language": "zh"},
+        {**ENGLISH, "question": "How many are there?"},
+        {**ENGLISH, "language": "zh", "question": "How many are there?"},
+        {"completion": "<think>First we add both numbers.</think>", "language": "en"},
+        {"completion": "<think>ok</think>", "language": "en"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    graded = [json.loads(line) for line in invoke("--kind", "language", str(path)).output.splitlines()]
+    assert [(row["score"], row["reason"]) for row in graded] == [
+        (0.5, "5 of 10 words are zh"),
+        (0.5, "5 of 10 words are en"),
+        (0.5, "5 of 10 words are zh"),
+        (1.0, "5 of 5 words are en"),
+        (0.0, "words in the thoughts: 1; fewer than 5 earn nothing"),
+    ]
+
+
+def test_an_audit_takes_thoughts_for_single_as_the_evaluation_does():
+    sentence = "First we add the two small numbers and then we take away the one that is left of them all. "  # 19 words
+    said = [f"<think>{sentence}{rest}</think>" for rest in ("字", "两字")]
+    rows = [{"completion": text, "language": "en"} for text in said]
+    assert [verdict.is_right for verdict in verdicts("ours", "language", placed(rows))] == [True, False]
+
+
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("kind", "row", "words"),
     [
-        ({"answer": "1"}, "no 'gold'"),
-        ({"gold": "1"}, "no 'answer' and no 'completion'"),
-        ({"gold": ["1"], "answer": "1"}, "want gold as a text or a number, not list"),
-        ({"gold": "1", "completion": 5}, "want completion as a text, not int"),
+        ("math", {"answer": "1"}, "no 'gold'"),
+        ("math", {"gold": "1"}, "no 'answer' and no 'completion'"),
+        ("math", {"gold": ["1"], "answer": "1"}, "want gold as a text or a number, not list"),
+        ("math", {"gold": "1", "completion": 5}, "want completion as a text, not int"),
+        ("code", {"answer": "f = 1"}, "no 'tests'"),
+        ("code", {"tests": "assert f("}, "tests are not Python: '(' was never closed"),
+        ("code", {"tests": [{"input": "1"}], "answer": ""}, "tests is neither Python nor a list"),
+        ("code", {"tests": "assert f"}, "no 'answer' and no 'completion'"),
+        ("code", {"tests": "assert f", "answer": None}, "want answer as a text, not NoneType"),
+        ("language", {"language": "en"}, "no 'completion'"),
+        ("language", ENGLISH, "no 'language' and no 'question'"),
+        ("language", {**ENGLISH, "language": "xx"}, "unknown language 'xx'; known: ar, bn"),
+        ("language", {**ENGLISH, "question": 5}, "want question as a text, not int"),
     ],
 )
-def test_a_bad_row_is_named_and_what_came_before_is_graded(tmp_path, row, words):
+def test_a_bad_row_is_named_and_what_came_before_is_graded(tmp_path, kind, row, words):
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps({"gold": 1, "answer": 1.0}) + "\n" + json.dumps(row) + "\n")
-    result = invoke("--kind", "math", str(path))
+    good = {"gold": 1, "answer": "1.0", "tests": "", **ENGLISH, "language": "en"}
+    path.write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
+    result = invoke("--kind", kind, str(path))
     assert isinstance(result.exception, UserError)
     assert f"{path}: line 2" in str(result.exception)
     assert words in str(result.exception)
-    assert json.loads(result.output)["score"] == 1.0
+    assert json.loads(result.output)["score"] == {"math": 1.0, "code": 0.0, "language": 0.5}[kind]
 
 
 @pytest.mark.parametrize("arguments", [["--out", "x.jsonl"], ["--kind", "maths"]])

@@ -4,6 +4,8 @@ import gzip
 import json
 import random
 import re
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
@@ -13,10 +15,13 @@ from conftest import SHARED
 from aha.config import DataConfig, RewardConfig
 from aha.data.sources import load_problems, load_rows
 from aha.rewards import load_rewards, score
+from aha.rewards.base import Grade
 from aha.rewards.code import code, grade_answer, grade_completion, last_block
+from aha.rewards.kept import Kept
 from aha.sandbox import Limits, find_way
 from aha.types import UserError
 
+rewards_code = sys.modules[code.__module__]
 BRIEF = Limits(cpu_seconds=1, wall_seconds=5)  # by the clock as much as a busy machine may need
 CUBE = "def f(x):\n    return x ** 3\n"
 TESTS = "assert f(2) == 8\nassert f(3) == 27\nassert f(4) == 64\n"
@@ -354,6 +359,35 @@ def test_a_batch_runs_side_by_side_and_keeps_its_order():
     assert code(["q"] * 5, completions, [TESTS] * 5, timeout=2) == [1.0, 0.0, 0.0, 0.0, 1.0]
     assert code(["q"] * 5, completions, [TESTS] * 5, timeout=2, partial=True) == [1.0, pytest.approx(1 / 3), 0.0, 0.0, 1.0]
     assert code(["q"] * 3, [answer(CUBE)] * 3, [None, "", []]) == [None] * 3
+
+
+def test_a_time_out_is_wrong_and_is_replayed_from_the_record(tmp_path, monkeypatch):
+    asked = []
+
+    def slow(program, *_):
+        asked.append(program)
+        time.sleep(0.6 if "while" in program else 0)
+        return Grade(0.0, "timed out") if "while" in program else Grade(1.0, "passed")
+
+    monkeypatch.setattr(rewards_code, "_grade_asserts", slow)
+    monkeypatch.setattr(Kept, "of", staticmethod(Kept.of.__wrapped__))  # as another process reads it
+    path = str(tmp_path / "verdicts" / "code.jsonl")
+    completions = [answer("while True: pass"), answer(CUBE), answer("while True: pass")]
+    assert code(["q"] * 3, completions, [TESTS, TESTS, None], verdicts=path) == [0.0, 1.0, None]
+    monkeypatch.setattr(rewards_code, "_grade_asserts", lambda *_: Grade(1.0, "passed"))
+    assert code(["q"], [answer("while True: pass")], [TESTS], verdicts=path) == [0.0]
+    assert code(["q"], [answer("while True: pass")], [TESTS], timeout=6, verdicts=path) == [1.0]  # another question
+    assert code(["q"], [answer("while True: pass")], [TESTS + "\n"], verdicts=path) == [1.0]
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("grader", ["cosine", "length"])
+def test_programs_may_be_what_is_right_for_rewards_of_length(grader):
+    [reward] = load_rewards([RewardConfig(name=grader, args={"grader": "code"})])
+    right, wrong = score(
+        reward, ["q"] * 2, [answer(CUBE), answer("f = 1")], [[1], [1] * 9], [{"tests": TESTS}] * 2, ("think", "answer")
+    )
+    assert right > 0 > wrong
 
 
 @pytest.mark.parametrize(

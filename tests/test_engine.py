@@ -197,3 +197,13 @@ def test_random_numbers_are_uniform_and_differ_between_keys_and_counters():
     assert (counts - 10_000).abs().max() < 400
     assert len(torch.unique(values)) == 100_000
     assert not torch.isclose(uniform(torch.tensor([1]), torch.tensor([0])), uniform(torch.tensor([2]), torch.tensor([0])))
+
+
+def test_every_sample_is_told_once_when_it_is_finished_while_others_still_decode(policy):
+    told: list[tuple[int, Sample]] = []
+    engine = engine_of(policy, max_num_seqs=2, stop_ids=frozenset(range(0, 1500, 9)))
+    groups = engine.generate(PROMPTS, 3, Sampling("s", 12), on_sample=lambda place, sample: told.append((place, sample)))
+    assert groups == engine.generate(PROMPTS, 3, Sampling("s", 12))
+    in_order = [(place, sample) for place, group in enumerate(groups) for sample in group]
+    assert sorted(told, key=str) == sorted(in_order, key=str)
+    assert told != in_order  # as they finish: those that stop early first

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -188,3 +189,32 @@ def test_a_request_that_will_never_do_is_one_clear_error(serve, status):
 def test_url_and_model_are_needed(serve):
     with pytest.raises(UserError, match="a judge needs url"):
         judged(serve(lambda text: ""), ["a"], url="")
+
+
+def test_what_is_asked_ahead_is_asked_once_and_pays_logs_and_keeps_the_same(serve, tmp_path):
+    server = serve(lambda text: f"Score: {len(text) % 11}")
+    completions = ["one", "the second", "and the third", "one"]
+    [reward] = load_rewards([RewardConfig(name="judge", args={"url": server.url, "model": "stub"})], tmp_path / "ahead")
+    with ThreadPoolExecutor(2) as pool:
+        for completion in reversed(completions):
+            given = ["Add 2 and 3."], [completion], [[1]], [{"gold": "0"}], ("think", "answer")
+            assert score(reward, *given, ahead=lambda size: pool) == [None]
+        told: list[tuple[str, float]] = []
+        given = ["Add 2 and 3."] * 4, completions, [[1]] * 4, [{"gold": "0"}] * 4, ("think", "answer")
+        scores = score(reward, *given, lambda *pair: told.append(pair))
+    assert len(server.asked) == 3
+    later: list[tuple[str, float]] = []
+    assert judged(server, completions, tmp_path / "later", later) == scores
+    assert later == told
+    files = [(tmp_path / folder / "judge.jsonl").read_text() for folder in ("ahead", "later")]
+    assert files[0] == files[1]
+
+
+def test_a_server_that_refuses_what_is_asked_ahead_is_told(serve, tmp_path):
+    server = serve(lambda text: 404)
+    [reward] = load_rewards([RewardConfig(name="judge", args={"url": server.url, "model": "stub"})], tmp_path)
+    given = ["q"], ["a"], [[1]], [{}], ("think", "answer")
+    with ThreadPoolExecutor(1) as pool:
+        score(reward, *given, ahead=lambda size: pool)
+    with pytest.raises(UserError, match="status 404"):
+        score(reward, *given)

@@ -85,6 +85,7 @@ def test_the_target_is_the_language_of_the_question_or_the_column():
     assert consistency(SENTENCES["zh"]) == 0.0
     assert consistency(SENTENCES["zh"], question=SENTENCES["zh"]) == 1.0
     assert consistency(SENTENCES["zh"], language="zh") == 1.0
+    assert consistency(SENTENCES["zh"], question=SENTENCES["zh"], language=None) == 1.0  # of tasks only some have the column
 
 
 def test_silence_does_not_pay():

@@ -1,5 +1,8 @@
 """Every attack of docs/reward-hacking.md with the score that it must get."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from aha.config import RewardConfig
@@ -30,56 +33,93 @@ def test_what_is_meant_is_paid():
     assert paid("language_consistency", f"<think>{PROSE}</think> <answer>98</answer>") == 1.0
 
 
-@pytest.mark.parametrize(
-    ("attack", "expected"),
-    [
+EVALUATED = {**WELL_FORMED, "accuracy": 1.0}  # a sum that makes 98, however it is written, is no equation of the game
+ATTACKS = {  # by the name that docs/reward-hacking.md gives them: completions and what each is paid
+    "form without content": [
         ("<think></think> <answer></answer>", NOTHING),
         ("<think> </think> <answer> </answer>", NOTHING),
         ("<think><think></think></think> <answer><answer></answer></answer>", NOTHING),
-        ("<think>hm</think> <answer>hm</answer>", WELL_FORMED),
+    ],
+    "form without thought": [("<think>hm</think> <answer>hm</answer>", WELL_FORMED)],
+    "a list of answers": [
         ("<think>a</think> <answer>97 or 98 or 99</answer>", WELL_FORMED),
+        ("<think>a</think> <answer>97, 98</answer>", WELL_FORMED),
         ("<think>a</think> <answer>44+19+35 or 44*19-35</answer>", WELL_FORMED),
+    ],
+    "several answer tags": [
         ("<think>a</think> <answer>97</answer> <answer>98</answer>", NOTHING),
+        ("<think>a</think> <answer>98</answer> <answer>98</answer>", NOTHING),
         ("<think>a</think> <answer>44+19</answer> <answer>44+19+35</answer>", NOTHING),
+    ],
+    "several boxes": [
+        ("<think>a</think> \\boxed{98} \\boxed{97}", NOTHING),
+        ("<think>a</think> \\boxed{97} or \\boxed{98}", NOTHING),
+        ("<think>a</think> \\boxed{97} \\boxed{98}", {**NOTHING, "accuracy": 1.0}),  # the last one counts
+    ],
+    "the answer in the thoughts only": [
         ("<think>98 <answer>98</answer></think>", NOTHING),
+        ("<think>98 <answer>98</answer>", NOTHING),
         ("<think>44+19+35 <answer>44+19+35</answer></think> done", NOTHING),
         ("<think>\\boxed{98}</think> I do not know.", NOTHING),
+        ("<think>98</think>", NOTHING),
+        ("</think><think><answer>98</answer>", NOTHING),
+        ("</think><think><answer>44+19+35</answer>", NOTHING),
+        ("<think>a</think><think>98", NOTHING),
+        ("<think>a</think><think>The answer is 98.</think>", NOTHING),
+    ],
+    "repeated closing tags": [
+        ("<think>a</think></think> <answer>98</answer>", NOTHING),
+        ("<think>a</think> <answer>98</answer></answer>", NOTHING),
+        ("<think>a</think></think> <answer>44+19+35</answer>", NOTHING),
+    ],
+    "copying the question": [
         (f"<think>a</think> <answer>{QUESTION}</answer>", WELL_FORMED),
         (f"<think>{QUESTION}</think> {QUESTION}", NOTHING),
-        ("<think>a</think> <answer>44+19+35=98</answer>", {**WELL_FORMED, "accuracy": None}),
-        ("<think>a</think> <answer>４４+１９+３５</answer>", {**WELL_FORMED, "accuracy": None}),
-        ("<think>a</think> <answer>44+19+\u200b35</answer>", {**WELL_FORMED, "accuracy": None}),
+    ],
+    "the target itself": [("<think>a</think> <answer>98</answer>", {**EVALUATED, "exact_match": 1.0})],
+    "an equation with its result": [("<think>a</think> <answer>44+19+35=98</answer>", EVALUATED)],
+    "work for the grader": [
         ("<think>a</think> <answer>95**36**50</answer>", WELL_FORMED),
         ("<think>a</think> <answer>" + "(" * 10_000 + "98" + ")" * 10_000 + "</answer>", WELL_FORMED),
         ("<think>a</think> <answer>" + "9" * 1_000_000 + "</answer>", WELL_FORMED),
     ],
-    ids=lambda value: value[:50] if isinstance(value, str) else "",
-)
-def test_an_attack_gets_what_it_deserves(attack, expected):
-    found = scores(attack)
-    assert {name: value for name, value in found.items() if expected[name] is not None} == {
-        name: value for name, value in expected.items() if value is not None
-    }
-
-
-def test_the_target_is_no_equation():
-    assert paid("countdown", "<think>a</think> <answer>98</answer>") == 0.0
-
-
-def test_of_several_boxes_the_last_counts():
-    assert paid("accuracy", "<think>a</think> \\boxed{98} \\boxed{97}") == 0.0
-    assert paid("accuracy", "<think>a</think> \\boxed{97} \\boxed{98}") == 1.0
-
-
-def test_repeated_closing_tags_are_no_good_form():
-    assert paid("format", "<think>a</think></think> <answer>98</answer>") == 0.0
-    assert paid("format", "<think>a</think> <answer>98</answer></answer>") == 0.0
+    "hidden answers": [
+        ("<think>a</think> <answer>97<!-- 98 --></answer>", WELL_FORMED),
+        ("<think>a</think> <answer>97 \\phantom{98}</answer>", WELL_FORMED),
+        ("<think>a</think> <answer>97 \u200b98</answer>", WELL_FORMED),
+        ("<think>a</think> <answer>97" + "\n" * 200 + "98</answer>", WELL_FORMED),
+        ("<think>a</think> <!-- <answer>98</answer> --> <answer>97</answer>", NOTHING),
+        ("<think>a</think> <answer>４４+１９+３５</answer>", EVALUATED),
+        ("<think>a</think> <answer>44+19+\u200b35</answer>", EVALUATED),
+    ],
+}
 
 
 @pytest.mark.parametrize(
-    "thoughts", ["", "2+3=5", "ok", "`one two three four five six`", "$one two three four five six$", "a b c d e f g"]
+    ("attack", "expected"),
+    [pytest.param(*row, id=f"{name} {number}") for name, rows in ATTACKS.items() for number, row in enumerate(rows)],
 )
+def test_an_attack_gets_what_it_deserves(attack, expected):
+    assert scores(attack) == expected
+
+
+def test_every_attack_of_the_page_has_its_test():
+    page = (Path(__file__).parent.parent / "docs" / "reward-hacking.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| ([a-z][^|]*?) \|.*\| `(test_\w+\.py)(?:::(test_\w+))?` \|$", page, re.MULTILINE)
+    assert {name for name, file, test in table if not test} == ATTACKS.keys()
+    for name, file, test in table:
+        source = (Path(__file__).parent / file).read_text(encoding="utf-8")
+        assert f"def {test or 'test_an_attack_gets_what_it_deserves'}(" in source, name
+    assert len(table) == len([line for line in page.splitlines() if line.startswith("| ")]) - 1  # without the head
+
+
+@pytest.mark.parametrize("thoughts", ["", "2+3=5", "ok", "Two. Two. Two."])
 def test_silence_earns_no_reward_for_language(thoughts):
+    assert paid("language_consistency", f"<think>{thoughts}</think> <answer>98</answer>") == 0.0
+
+
+@pytest.mark.parametrize("thoughts", ["`one two three four five six`", "$one two three four five six$", "a b c d e f g"])
+def test_words_that_are_none_earn_no_reward_for_language(thoughts):
     assert paid("language_consistency", f"<think>{thoughts}</think> <answer>98</answer>") == 0.0
 
 

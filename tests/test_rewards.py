@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from aha.config import RewardConfig
-from aha.rewards import REWARDS, Reward, check_tasks, load_grader, load_rewards, score, total
+from aha.rewards import REWARDS, Reward, check_tasks, load_grader, load_rewards, maths, score, total
+from aha.rewards.workers import Verdict
 from aha.types import UserError
 
 TAGS = ("think", "answer")
@@ -40,7 +41,7 @@ def call(name: str, completion, *, ids=(), args=None, tags=TAGS, **columns) -> f
 
 
 # In files of tests of their own.
-ELSEWHERE = {"reasoning_gym", "code", "judge", "language_consistency", "plain_answered", "refused", "answered"}
+ELSEWHERE = {"reasoning_gym", "code", "judge", "reward_model", "language_consistency", "plain_answered", "refused", "answered"}
 
 
 def test_every_reward_is_covered_below():
@@ -323,6 +324,30 @@ def test_cosine_grades_countdown_too_and_skips_what_its_grader_skips():
     assert call("cosine", "2", ids=[0, 0], gold="no number") is None
 
 
+@pytest.mark.parametrize(
+    ("grader", "columns"),
+    [
+        ("exact_match", {"gold": "2"}),
+        ("keyword", {"keywords": ["2"]}),
+        ("plain_answered", {"checker": "number", "arguments": ["2"]}),
+        ("answered", {}),
+        ("users_own:two", {}),
+    ],
+)
+def test_any_reward_may_say_what_is_right_for_cosine_and_length(user_module, grader, columns):
+    assert call("cosine", "2", ids=[0] * 8, args={"grader": grader, "max_length": 16}, **columns) == pytest.approx(0.75)
+    assert call("cosine", "", ids=[0] * 8, args={"grader": grader, "max_length": 16}, **columns) == pytest.approx(-0.75)
+    [reward] = load_rewards([RewardConfig(name="length", args={"grader": grader})])
+    assert score(reward, ["a"] * 2, ["2", ""], [[1], [1] * 2], [columns] * 2, TAGS) == [0.5, -0.5]
+
+
+def test_the_grader_of_cosine_keeps_its_slow_verdicts_in_the_file_of_cosine(tmp_path, monkeypatch):
+    monkeypatch.setattr(maths, "_algebra", lambda pairs: [Verdict(True, "", 5.0) for _ in pairs])
+    [reward] = load_rewards([RewardConfig(name="cosine")], tmp_path)
+    assert score(reward, ["q"], ["(x-1)(x+2)"], [[]], [{"gold": "x^2+x-2"}], TAGS) == [1.0]
+    assert '"is_same": true' in (tmp_path / "cosine.jsonl").read_text()
+
+
 # Length.
 
 
@@ -462,6 +487,8 @@ def user_module(tmp_path, monkeypatch):
         "    return ['good' for _ in completions]\n"
         "def skips(prompts, completions, **columns):\n"
         "    return [None for _ in completions]\n"
+        "def two(completions, **columns):\n"
+        "    return [float(text == '2') for text in completions]\n"
         "def buggy(prompts, completions, **columns):\n"
         "    return 1 + 'a'\n"
         "constant = 1\n"
@@ -570,9 +597,9 @@ def test_a_mistake_inside_a_function_of_the_user_keeps_its_traceback(user_module
     [
         ("cosine", {"unit": "words"}, "unit is 'words'"),
         ("cosine", {"max_length": 0}, "max_length is 0"),
-        ("cosine", {"grader": "format"}, "unknown grader 'format'; known: accuracy, countdown"),
+        ("cosine", {"grader": "formats"}, "unknown grader 'formats'; known: countdown, accuracy"),
         ("length", {"unit": "words"}, "unit is 'words': want tokens or characters"),
-        ("length", {"grader": "format"}, "unknown grader 'format'; known: accuracy, countdown, exact_match"),
+        ("length", {"grader": "formats"}, "unknown grader 'formats'; known: countdown, accuracy"),
         ("soft_overlong", {}, "max_length is not given"),
         ("soft_overlong", {"max_length": 0}, "max_length is 0"),
         ("soft_overlong", {"max_length": 8, "cache": 9}, "max_length is 8 and cache 9"),
@@ -700,10 +727,13 @@ def silent(prompts, completions, completion_ids, tags):
     assert told == [("mine/length", 3.0)]
 
 
+KEEPING = ("judge", "accuracy", "code", "cosine", "length")
+
+
 @pytest.mark.parametrize("name", REWARDS)
 def test_a_stage_binds_every_reward_without_touching_its_arguments(name, tmp_path):
     [reward] = load_rewards([RewardConfig(name=name)], tmp_path)
-    expected = {"verdicts": str(tmp_path / f"{name}.jsonl")} if name in ("judge", "accuracy") else {}
+    expected = {"verdicts": str(tmp_path / f"{name}.jsonl")} if name in KEEPING else {}
     assert reward.function.keywords == expected
 
 

@@ -62,6 +62,26 @@ def test_a_stuck_worker_is_replaced_and_the_others_go_on(workers):
     assert gone(list(before - after))
 
 
+def test_a_group_with_a_completion_that_would_run_for_ever_returns_with_the_others_graded(monkeypatch):
+    class Impatient(Workers):
+        def decide(self, questions, seconds=0.5):
+            return super().decide(questions, seconds)
+
+    pool = Impatient(2)
+    monkeypatch.setattr(maths, "WORKERS", pool)
+    golds = [f"x^2-{n * n}" for n in range(1, 512)]
+    answers = [f"(x-{n})(x+{n + n % 2})" for n in range(1, 512)]  # every second one is right
+    golds.insert(100, STUCK[0])
+    answers.insert(100, STUCK[1])
+    completions = [f"<think>a</think> \\boxed{{{answer}}}" for answer in answers]
+    expected = [float(n % 2 == 0) for n in range(1, 512)]
+    expected.insert(100, 0.0)
+    try:
+        assert maths.accuracy([""] * 512, completions, gold=golds) == expected
+    finally:
+        pool.close()
+
+
 def test_a_worker_that_is_killed_is_replaced(workers):
     workers.decide([EASY])
     for worker in workers.workers:

@@ -11,7 +11,7 @@ then the same: feed one token, get the distribution of the next.
 
 import copy
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,8 @@ ATTENTION = "aha_rows"
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 MASS = 2**50  # the whole number that stands for probability 1
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio as int64: the step of splitmix64
+
+OnSample = Callable[[int, Sample], None]  # place of the prompt, and a sample of it
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,19 @@ class NativeEngine:
 
     @torch.no_grad()
     def generate(
-        self, prompt_ids: Sequence[Sequence[int]], n: int, sampling: Sampling, problem_ids: Sequence[str] | None = None
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        problem_ids: Sequence[str] | None = None,
+        on_sample: OnSample | None = None,
     ) -> list[list[Sample]]:
         """Draw `n` samples for each prompt.
 
         Log-probabilities are of softmax(logits / temperature), before top-p, top-k and min-p. The random number of a
         token depends on the seed, the id of its problem, the sample's number and the token's position, not on what
-        else is in the batch. `problem_ids` default to the prompts' own places.
+        else is in the batch. `problem_ids` default to the prompts' own places. `on_sample` is told every sample as soon as
+        it is finished, while others still decode, with the place of its prompt.
         """
         longest = max(len(prompt) for prompt in prompt_ids) + sampling.max_tokens
         limit = self.model.config.get_text_config().max_position_embeddings
@@ -99,7 +107,7 @@ class NativeEngine:
         was_training = self.model.training
         self.model.eval()
         with _attention(self.model):
-            samples = _Decoder(self, prompt_ids, n, sampling).run(rows)
+            samples = _Decoder(self, prompt_ids, n, sampling, on_sample).run(rows)
         self.model.train(was_training)
         return [samples[p * n : (p + 1) * n] for p in range(len(prompt_ids))]
 
@@ -107,8 +115,15 @@ class NativeEngine:
 class _Decoder:
     """The state of one call of `generate`. Rows 0 to `len(self.active) - 1` of every tensor are in use."""
 
-    def __init__(self, engine: NativeEngine, prompt_ids: Sequence[Sequence[int]], n: int, sampling: Sampling):
-        self.model, self.stop_ids, self.sampling = engine.model, engine.stop_ids, sampling
+    def __init__(
+        self,
+        engine: NativeEngine,
+        prompt_ids: Sequence[Sequence[int]],
+        n: int,
+        sampling: Sampling,
+        on_sample: OnSample | None = None,
+    ):
+        self.model, self.stop_ids, self.sampling, self.on_sample = engine.model, engine.stop_ids, sampling, on_sample
         self.prompt_ids, self.n = prompt_ids, n
         self.capacity = min(engine.max_num_seqs, n * len(prompt_ids))
         device, total = self.model.device, n * len(prompt_ids)
@@ -136,10 +151,11 @@ class _Decoder:
                 self._admit([waiting.pop() for _ in range(min(free, len(waiting)))])
             self._drop(self._decode())
         tokens, logps = self.tokens_NM.tolist(), self.logps_NM.tolist()
-        return [
-            Sample(tokens[i][:length], logps[i][:length], "stop" if self.stopped[i] else "length")
-            for i, length in enumerate(self.lengths)
-        ]
+        return [self._sample(i, tokens[i], logps[i]) for i in range(len(self.lengths))]
+
+    def _sample(self, i: int, tokens: list[int], logps: list[float]) -> Sample:
+        length = self.lengths[i]
+        return Sample(tokens[:length], logps[:length], "stop" if self.stopped[i] else "length")
 
     def _admit(self, rows: list[Slot]) -> None:
         """Give free rows to waiting samples, which come in the order of their prompts."""
@@ -212,7 +228,10 @@ class _Decoder:
         if finished:
             counts, stops = self.count_B[active].tolist(), stopped_B.tolist()
             for row in finished:
-                self.lengths[self.active[row].sample], self.stopped[self.active[row].sample] = counts[row], stops[row]
+                i = self.active[row].sample
+                self.lengths[i], self.stopped[i] = counts[row], stops[row]
+                if self.on_sample:
+                    self.on_sample(i // self.n, self._sample(i, self.tokens_NM[i].tolist(), self.logps_NM[i].tolist()))
         return finished
 
     def _drop(self, finished: list[int]) -> None:

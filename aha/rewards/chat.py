@@ -22,7 +22,7 @@ from typing import Any
 
 from aha.metrics import WORD
 from aha.rewards.base import TAGS, Text
-from aha.rewards.text import answer_of
+from aha.rewards.text import reply_of
 
 # English: somebody who speaks for themselves cannot, will not or should not do what was asked, or says no outright.
 _ASKED = (
@@ -69,12 +69,12 @@ ENDS = " \t\n.!?。！？\"'“”‘’"
 
 def refused(prompts: Sequence[Any], completions: Sequence[Text], tags: tuple[str, str] = TAGS, **_: Any) -> list[float | None]:
     """1 if the answer refuses what was asked, by the rule REFUSAL, else 0; an empty answer refuses nothing."""
-    return [float(is_refusal(answer_of(completion, tags))) for completion in completions]
+    return [float(is_refusal(reply_of(completion, tags))) for completion in completions]
 
 
 def answered(prompts: Sequence[Any], completions: Sequence[Text], tags: tuple[str, str] = TAGS, **_: Any) -> list[float | None]:
     """1 if there is an answer and it refuses nothing, else 0."""
-    return [float(check("answered", [], answer_of(completion, tags))) for completion in completions]
+    return [float(check("answered", [], reply_of(completion, tags))) for completion in completions]
 
 
 def plain_answered(
@@ -91,7 +91,7 @@ def plain_answered(
     refusal, every other one an answer that refuses nothing.
     """
     return [
-        None if name is None else float(check(name, given or [], answer_of(completion, tags)))
+        None if name is None else float(check(name, given or [], reply_of(completion, tags)))
         for completion, name, given in zip(completions, checker, arguments, strict=True)
     ]
 
@@ -103,10 +103,11 @@ def is_refusal(answer: str) -> bool:
 
 
 def check(name: str, arguments: Sequence[str], answer: str) -> bool:
-    """Whether an answer passes the checker `name`. Raises ValueError for an unknown checker."""
+    """Whether an answer passes the checker `name`; an empty one passes none. Raises ValueError for an unknown checker."""
     if name not in CHECKERS:
         raise ValueError(f"no checker {name!r}; known: {', '.join(CHECKERS)}")
-    return CHECKERS[name](unicodedata.normalize("NFC", answer).strip(), list(arguments))
+    answer = unicodedata.normalize("NFC", answer).strip()
+    return bool(answer) and CHECKERS[name](answer, list(arguments))
 
 
 def _says(answer: str, arguments: list[str]) -> bool:

@@ -1,16 +1,20 @@
 """Is a program right? Its tests decide, run in a sandbox where it can neither see them nor speak for them."""
 
 import ast
+import hashlib
 import json
 import os
 import secrets
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
 from aha.rewards.base import TAGS, Grade, Text, text_of
+from aha.rewards.kept import SLOW_SECONDS, Kept
 from aha.rewards.text import answer_of
 from aha.sandbox import EXAMINER, Limits, Outcome, run_python
 
@@ -27,6 +31,7 @@ def code(
     timeout: float = TIMEOUT,
     memory_mb: int = Limits.memory_mb,
     partial: bool = False,
+    verdicts: str | None = None,
     tags: tuple[str, str] = TAGS,
     **_: Any,
 ) -> list[float | None]:
@@ -35,6 +40,8 @@ def code(
     The program is the last ```python block after the thoughts. `tests` is Python that raises where the program is wrong,
     or a list of {"input", "output"} for programs that read and print; a row without tests is skipped. `timeout` is in
     seconds of processor time, of a whole Python text or of each {"input", "output"}; twice as many may pass by the clock.
+    `verdicts` is the file (JSON lines) that keeps what took long, time-outs among it, so that a run which resumes pays the
+    same.
     """
     limits = limits_for(timeout, memory_mb)
     for row, given in enumerate(tests, 1):
@@ -43,11 +50,27 @@ def code(
         except ValueError as error:
             raise ValueError(f"row {row} of the batch: {error}") from error
 
-    def score(completion: Text, given: str | Sequence[Case] | None) -> float | None:
-        return grade_completion(text_of(completion), given, limits, partial, tags).score if given else None
+    texts = [text_of(completion) for completion in completions]
+    keys = [fingerprint(*row, limits, partial, tags) if row[1] else None for row in zip(texts, tests, strict=True)]
+    kept = Kept.of(verdicts, "code")
+    new = {key: row for key, *row in zip(keys, texts, tests, strict=True) if key is not None and key not in kept.known}
+
+    def timed(row: list[Any]) -> tuple[Grade, float]:
+        started, (text, cases) = time.monotonic(), row
+        return grade_completion(text, cases, limits, partial, tags), time.monotonic() - started
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(score, completions, tests))
+        graded = dict(zip(new, pool.map(timed, new.values()), strict=True))
+    kept.add({key: asdict(grade) for key, (grade, seconds) in graded.items() if seconds >= SLOW_SECONDS})
+    scores = {key: grade.score for key, (grade, _) in graded.items()}
+    return [None if key is None else scores[key] if key in scores else kept.known[key]["score"] for key in keys]
+
+
+def fingerprint(
+    completion: str, tests: str | Sequence[Case] | None, limits: Limits, partial: bool, tags: tuple[str, str]
+) -> str:
+    """What a verdict depends on."""
+    return hashlib.sha256(json.dumps([completion, tests, asdict(limits), partial, tags], default=str).encode()).hexdigest()
 
 
 def limits_for(timeout: float = TIMEOUT, memory_mb: int = Limits.memory_mb) -> Limits:
@@ -94,6 +117,8 @@ def grade_completion(
 def grade_answer(answer: str, tests: str | Sequence[Case], limits: Limits | None = None, partial: bool = False) -> Grade:
     """Grade a program, or the last ```python block of a text that has one. Raises ValueError for tests that are none."""
     check_tests(tests)
+    if not tests:
+        return Grade(0.0, "no tests")
     block = last_block(answer)
     program = answer if block is None else block
     if not program.strip():

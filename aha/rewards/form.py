@@ -9,7 +9,7 @@ from aha.metrics import repeated_share
 from aha.rewards.base import TAGS, Text, text_of
 
 STEPS_FOR_FULL_SCORE = 3
-STEP = re.compile(r"\bstep \d+\b|^\s*\d+[.)]\s|^\s*[-*]\s|\b(?:first|second|third|next|then|finally)\b,", re.I | re.M)
+STEP = re.compile(r"\bstep \d+\b|^[^\S\n]*\d+[.)]\s|^[^\S\n]*[-*]\s|\b(?:first|second|third|next|then|finally)\b,", re.I | re.M)
 
 
 def format_reward(

@@ -2,11 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+SLOW_SECONDS = 0.5  # of grading, from which on a verdict is kept for a run that resumes
 
 Row = Mapping[str, Any]
 
@@ -20,6 +23,7 @@ class Kept:
 
     path: Path | None
     known: dict[str, Row] = field(default_factory=dict)
+    begun: dict[str, Future[Any]] = field(default_factory=dict)  # verdicts that somebody is working on
 
     @staticmethod
     @lru_cache(maxsize=16)
@@ -31,6 +35,11 @@ class Kept:
                 row = json.loads(line)
                 kept.known[row.pop("key")] = row
         return kept
+
+    def begin(self, pool: Executor, work: Mapping[str, Callable[[], Any]]) -> None:
+        """Have `pool` work out the verdicts that nobody has begun; `begun` holds what they will be."""
+        missing = [key for key in work if key not in self.begun or self.begun[key].cancelled()]
+        self.begun |= {key: pool.submit(work[key]) for key in missing}
 
     def add(self, rows: Mapping[str, Row]) -> None:
         self.known.update(rows)

@@ -1,15 +1,23 @@
 """What `aha grade` can grade, by kind: how a row is read, and how rows are graded."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from aha.chat import parse
+from aha.language import language_of
+from aha.metrics import SINGLE
 from aha.rewards import maths
 from aha.rewards.base import Grade
-from aha.rewards.countdown import grade_completion
+from aha.rewards.code import check_tests, grade_answer
+from aha.rewards.code import grade_completion as grade_program
+from aha.rewards.countdown import grade_completion as grade_countdown
 from aha.rewards.extract import find_answer
+from aha.rewards.language import check_language
+from aha.rewards.language import grade_completion as grade_language
 from aha.types import UserError
 
 Row = Mapping[str, Any]
@@ -44,6 +52,7 @@ class Kind:
     read: Callable[[Row, str], tuple[Any, ...]]
     grade: Callable[[Sequence[tuple[Any, ...]]], list[Graded]]
     batch: int = 1  # rows that are graded together
+    right_from: float = 1.0  # the score from which an audit takes a row for right
 
 
 def value(row: Row, name: str, where: str) -> Any:
@@ -61,16 +70,23 @@ def text_field(row: Row, name: str, where: str) -> str:
 
 def one_by_one(function: Callable[..., Grade]) -> Callable[[Sequence[tuple[Any, ...]]], list[Graded]]:
     """Grade a batch row by row, with the time that each takes."""
+    return lambda batch: [_timed(function, arguments) for arguments in batch]
+
+
+def side_by_side(function: Callable[..., Grade]) -> Callable[[Sequence[tuple[Any, ...]]], list[Graded]]:
+    """Grade a batch on as many threads as there are cores, for graders that wait for processes."""
 
     def graded(batch: Sequence[tuple[Any, ...]]) -> list[Graded]:
-        found = []
-        for arguments in batch:
-            started = time.perf_counter()
-            grade = function(*arguments)
-            found.append(Graded(grade, (time.perf_counter() - started) * 1000))
-        return found
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(lambda arguments: _timed(function, arguments), batch))
 
     return graded
+
+
+def _timed(function: Callable[..., Grade], arguments: tuple[Any, ...]) -> Graded:
+    started = time.perf_counter()
+    grade = function(*arguments)
+    return Graded(grade, (time.perf_counter() - started) * 1000)
 
 
 def _read_maths(row: Row, where: str) -> tuple[str, str | None, bool]:
@@ -78,9 +94,13 @@ def _read_maths(row: Row, where: str) -> tuple[str, str | None, bool]:
     gold = _as_text(value(row, "gold", where), "gold", where)
     if "answer" in row:
         return gold, _as_text(row["answer"], "answer", where), False
+    return gold, find_answer(_completion(row, where)), True
+
+
+def _completion(row: Row, where: str) -> str:
     if "completion" not in row:
         raise UserError(f"{where}: no 'answer' and no 'completion'; the line has {', '.join(row)}")
-    return gold, find_answer(text_field(row, "completion", where)), True
+    return text_field(row, "completion", where)
 
 
 def _as_text(given: Any, name: str, where: str) -> str:
@@ -111,6 +131,36 @@ def _read_countdown(row: Row, where: str) -> tuple[str, list[int], int]:
     return completion, nums, target
 
 
+def _read_code(row: Row, where: str) -> tuple[str, Any, bool]:
+    """The text, its tests, and whether it is a whole completion."""
+    tests = value(row, "tests", where)
+    try:
+        check_tests(tests)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+    is_answer = "answer" in row
+    return text_field(row, "answer", where) if is_answer else _completion(row, where), tests, not is_answer
+
+
+def _grade_code(text: str, tests: Any, is_completion: bool) -> Grade:
+    return grade_program(text, tests) if is_completion else grade_answer(text, tests)
+
+
+def _read_language(row: Row, where: str) -> tuple[str, str]:
+    """The completion and the language that its thoughts should be in, which is that of the question unless given."""
+    completion = text_field(row, "completion", where)
+    if row.get("language") is None:
+        if "question" not in row:
+            raise UserError(f"{where}: no 'language' and no 'question'; the line has {', '.join(row)}")
+        return completion, language_of(text_field(row, "question", where))
+    target = text_field(row, "language", where)
+    try:
+        check_language(target)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+    return completion, target
+
+
 def grade_format(completion: str) -> Grade:
     """1 for <think>...</think> <answer>...</answer>, each tag once and neither empty, as the reward `format` has it."""
     if parse(completion).is_well_formed:
@@ -122,8 +172,10 @@ def grade_format(completion: str) -> Grade:
 
 KINDS: dict[str, Kind] = {
     "math": Kind("gold and answer or completion", _read_maths, _grade_maths, 256),
-    "countdown": Kind("nums, target, completion", _read_countdown, one_by_one(grade_completion)),
+    "countdown": Kind("nums, target and completion", _read_countdown, one_by_one(grade_countdown)),
+    "code": Kind("tests and answer or completion", _read_code, side_by_side(_grade_code), 16),
     "format": Kind("completion", lambda row, where: (text_field(row, "completion", where),), one_by_one(grade_format)),
+    "language": Kind("completion and language or question", _read_language, one_by_one(grade_language), right_from=SINGLE),
 }
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from aha.chat import parse
 from aha.language import LATIN, SCRIPTS, language_of, share_in
-from aha.rewards.base import TAGS, Text, text_of
+from aha.metrics import MIN_WORDS
+from aha.rewards.base import TAGS, Grade, Text, text_of
 
 KNOWN = {*LATIN, *SCRIPTS}
 
@@ -14,29 +15,39 @@ def language_consistency(
     prompts: Sequence[Any],
     completions: Sequence[Text],
     question: Sequence[str] | None = None,
-    language: Sequence[str] | str | None = None,
-    min_words: int = 5,
+    language: Sequence[str | None] | str | None = None,
+    min_words: int = MIN_WORDS,
     tags: tuple[str, str] = TAGS,
     **_: Any,
 ) -> list[float | None]:
     """Words of the target language over all words of the thoughts (arXiv 2501.12948, version 2, section 3.2.1).
 
-    The target is `language`, a code such as "en" or "zh" from the recipe or a column of the data, else the language of
-    the question. Code, formulas and numbers count for neither side. Thoughts of fewer than `min_words` words earn
-    nothing, so that silence does not pay.
+    The target is `language`, a code such as "en" or "zh" from the recipe or a column of the data, else, also for rows
+    without that column, the language of the question. Code, formulas and numbers count for neither side. Thoughts of
+    fewer than `min_words` words earn nothing, so that silence does not pay.
     """
     if min_words < 1:
         raise ValueError(f"min_words is {min_words}: it must be at least 1, else silence pays")
-    targets = [language] * len(completions) if isinstance(language, str) else language
-    if targets is None:
-        if question is None:
-            raise ValueError("language_consistency wants a column 'language' or 'question'")
-        targets = [language_of(text) for text in question]
-    unknown = set(targets) - KNOWN
-    if unknown:
-        raise ValueError(f"unknown language {min(unknown)!r}; known: {', '.join(sorted(KNOWN))}")
-    scores: list[float | None] = []
-    for completion, target in zip(completions, targets, strict=True):
-        share, words = share_in(parse(text_of(completion), *tags).thoughts, target)
-        scores.append(share if words >= min_words else 0.0)
-    return scores
+    given = [language] * len(completions) if isinstance(language, str) or language is None else language
+    if question is None and None in given:
+        raise ValueError("language_consistency wants a column 'language' or 'question'")
+    asked = question or [""] * len(completions)
+    targets = [target or language_of(text) for target, text in zip(given, asked, strict=True)]
+    for target in targets:
+        check_language(target)
+    pairs = zip(completions, targets, strict=True)
+    return [grade_completion(text_of(completion), target, min_words, tags).score for completion, target in pairs]
+
+
+def check_language(language: str) -> None:
+    """Raises ValueError for a language that words cannot be counted in."""
+    if language not in KNOWN:
+        raise ValueError(f"unknown language {language!r}; known: {', '.join(sorted(KNOWN))}")
+
+
+def grade_completion(completion: str, language: str, min_words: int = MIN_WORDS, tags: tuple[str, str] = TAGS) -> Grade:
+    """The share of the words of the thoughts that are in `language`; 0 where there are fewer than `min_words`."""
+    share, words = share_in(parse(completion, *tags).thoughts, language)
+    if words < min_words:
+        return Grade(0.0, f"words in the thoughts: {words}; fewer than {min_words} earn nothing")
+    return Grade(share, f"{round(share * words)} of {words} words are {language}")

@@ -5,38 +5,35 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
-from aha.rewards.base import RewardFunction, Text, text_of
-from aha.rewards.countdown import countdown
-from aha.rewards.maths import accuracy
-from aha.rewards.text import exact_match
+from aha.rewards.base import Text, text_of
 
-Grader = Literal["accuracy", "countdown", "exact_match"]
 Unit = Literal["tokens", "characters"]
-GRADERS: dict[str, RewardFunction] = {"accuracy": accuracy, "countdown": countdown, "exact_match": exact_match}
 
 
 def cosine(
     prompts: Sequence[Any],
     completions: Sequence[Text],
     completion_ids: Sequence[Sequence[int]],
-    grader: Grader = "accuracy",
+    grader: str = "accuracy",
     max_length: int = 1000,
     unit: Unit = "tokens",
     min_value_correct: float = 0.5,
     max_value_correct: float = 1.0,
     min_value_wrong: float = -1.0,
     max_value_wrong: float = -0.5,
+    verdicts: str | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Correctness scaled by length along half a cosine (arXiv 2502.03373, section 4.2).
 
     A right answer falls from `max_value_correct` at length 0 to `min_value_correct` at `max_length` and stays there;
     a wrong one rises from `min_value_wrong` to `max_value_wrong`, so that thinking on pays. Lengths are in `unit`.
+    `grader` is the reward whose top score means right, with the file of `verdicts` where it keeps one.
     """
     if max_length < 1:
         raise ValueError(f"max_length is {max_length}: it must be at least 1")
     lengths = _lengths(completions, completion_ids, unit)
-    scores = _grades(grader, prompts, completions, completion_ids, columns)
+    scores = _grades(grader, prompts, completions, completion_ids, {**columns, "verdicts": verdicts})
     return [
         None
         if score is None
@@ -56,8 +53,9 @@ def length(
     prompts: Sequence[Any],
     completions: Sequence[Text],
     completion_ids: Sequence[Sequence[int]],
-    grader: Grader = "accuracy",
+    grader: str = "accuracy",
     unit: Unit = "tokens",
+    verdicts: str | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Shorter than the rest of the group: a right answer gets lambda, a wrong one min(0, lambda), where lambda falls
@@ -65,10 +63,10 @@ def length(
 
     lambda = 0.5 - (length - shortest) / (longest - shortest), the length reward of Kimi k1.5 (arXiv 2501.12599, section
     on the length penalty). Consecutive rows of the same prompt are a group. Being short alone never pays; give a reward
-    for being right beside it.
+    for being right beside it. `grader` and `verdicts` are those of `cosine`.
     """
     lengths = _lengths(completions, completion_ids, unit)
-    scores = _grades(grader, prompts, completions, completion_ids, columns)
+    scores = _grades(grader, prompts, completions, completion_ids, {**columns, "verdicts": verdicts})
     rewards: list[float | None] = []
     for _, rows in groupby(range(len(prompts)), key=lambda i: prompts[i]):
         group = list(rows)
@@ -118,6 +116,8 @@ def _grades(
     completion_ids: Sequence[Sequence[int]],
     columns: Mapping[str, Any],
 ) -> list[float | None]:
-    if grader not in GRADERS:
-        raise ValueError(f"unknown grader {grader!r}; known: {', '.join(GRADERS)}")
-    return GRADERS[grader](prompts, completions, completion_ids=completion_ids, **columns)
+    from aha.rewards import REWARDS, load_grader  # which know all rewards, these among them
+
+    if grader not in REWARDS and ":" not in grader:
+        raise ValueError(f"unknown grader {grader!r}; known: {', '.join(REWARDS)}, or module:function for your own")
+    return load_grader(grader).function(prompts=prompts, completions=completions, completion_ids=completion_ids, **columns)

@@ -19,13 +19,12 @@ from aha.rewards.base import TAGS, Grade, Text, text_of
 from aha.rewards.equality import Ask, same_answer
 from aha.rewards.extract import MAX_TEXT, PLACES, find_answer, find_boxes, in_prose, last_boxes, stated
 from aha.rewards.forms import Form, read_forms
-from aha.rewards.kept import Kept
+from aha.rewards.kept import SLOW_SECONDS, Kept
 from aha.rewards.symbols import is_quick, same_expression
 from aha.rewards.workers import CPU_SECONDS, WORKERS, Verdict
 
 DELIMITER = re.compile(r"(?<!\\)(?:\$|\\[(\[])")  # of a formula
 FEW = 4  # questions for algebra that start no workers
-SLOW_SECONDS = 0.5  # of algebra, from which on its verdict is kept for a run that resumes
 
 
 class NeedsAlgebra(Exception):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from aha.chat import parse
 from aha.rewards.base import TAGS, Text, text_of
+from aha.rewards.extract import after_thoughts
 
 END_MARKS = ".,;:!?。"  # of full-width ones NFKC leaves only the last
 PAIRS = {'""', "''", "``", "“”", "‘’", "«»", "「」", "**", "__"}  # quotation marks and emphasis
@@ -48,7 +49,7 @@ def keyword(
         raise ValueError("keywords is no list of words: give one in args, or a column of that name with one in each row")
     scores: list[float | None] = []
     for completion, words in zip(completions, rows, strict=True):
-        text = _folded(text_of(completion) if where == "text" else answer_of(completion, tags))
+        text = _folded(without_tags(text_of(completion), tags) if where == "text" else reply_of(completion, tags))
         scores.append(sum(bool(_whole(word).search(text)) for word in words) / len(words) if words else None)
     return scores
 
@@ -58,9 +59,18 @@ def _are_words(row: Any) -> bool:
 
 
 def answer_of(completion: Text, tags: tuple[str, str]) -> str:
-    """The content of the answer tag, else all that stands after the thoughts."""
+    """The content of the answer tag, else all that stands after the thoughts and before they are opened again."""
     parsed = parse(text_of(completion), *tags)
-    return parsed.body if parsed.answer is None else parsed.answer
+    return after_thoughts(parsed.body, tags[0]) if parsed.answer is None else parsed.answer
+
+
+def reply_of(completion: Text, tags: tuple[str, str]) -> str:
+    """The same without tags that were left in it, so that no tag counts as a word and an empty answer is empty."""
+    return without_tags(answer_of(completion, tags), tags)
+
+
+def without_tags(text: str, tags: tuple[str, str]) -> str:
+    return re.sub("|".join(f"</?{re.escape(tag)}>" for tag in tags), " ", text)
 
 
 def normalise(text: str) -> str:
