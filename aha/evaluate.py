@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from aha.config import EvalStage
 from aha.engine.native import NativeEngine
 from aha.log import StageLog
-from aha.metrics import Measure, measure, of_task, paired_difference, tasks_of
+from aha.metrics import Measure, accuracy_name, measure, of_task, paired_difference, tasks_of
 from aha.model import compute_dtype, default_device, load_policy
 from aha.rollout import check_lengths, evaluate, load_prompts, write_rollouts
 from aha.rundir import StageDir
+from aha.stage_configs import EvalStage
 from aha.training import make_deterministic
 from aha.types import Group
 
@@ -31,7 +31,7 @@ class Comparison:
 
 def run(cfg: EvalStage, stage: StageDir | None, log: StageLog) -> dict[str, Measure]:
     """Answer every problem of `cfg.eval` and measure the answers; they are kept where there is a stage directory."""
-    return answer(cfg, log, stage.answers if stage else None)[1]
+    return answer(cfg, log, stage.answers if stage else None, stage.verdicts if stage else None)[1]
 
 
 def compare(cfg: EvalStage, against: str, console: Console, kept: Path | None = None) -> Comparison:
@@ -44,11 +44,14 @@ def compare(cfg: EvalStage, against: str, console: Console, kept: Path | None = 
         before, theirs = answer(cfg.model_copy(update={"model": against}), log)
     with StageLog(cfg.model, "eval", console) as log:
         after, ours = answer(cfg, log, kept)
-    difference = {f"{task}/pass@1": paired_difference(of_task(before, task), of_task(after, task)) for task in tasks_of(after)}
+    pairs = [(of_task(before, task), of_task(after, task)) for task in tasks_of(after)]
+    difference = {accuracy_name(new): paired_difference(old, new) for old, new in pairs}
     return Comparison(theirs, ours, difference)
 
 
-def answer(cfg: EvalStage, log: StageLog, kept: Path | None = None) -> tuple[list[Group], dict[str, Measure]]:
+def answer(
+    cfg: EvalStage, log: StageLog, kept: Path | None = None, verdicts: Path | None = None
+) -> tuple[list[Group], dict[str, Measure]]:
     """The answers of `cfg.model` to every problem of `cfg.eval`, written to `kept` if given, and their measures."""
     make_deterministic()
     device = default_device()
@@ -58,7 +61,7 @@ def answer(cfg: EvalStage, log: StageLog, kept: Path | None = None) -> tuple[lis
     check_lengths(policy, prompts, cfg.eval.max_completion_length or cfg.max_completion_length)
     log.start(0, 0, problems=len(prompts), prompts_dropped=num_dropped)
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs)
-    answers = evaluate(engine, policy, prompts, cfg, cfg.seed)
+    answers = evaluate(engine, policy, prompts, cfg, cfg.seed, verdicts)
     if kept:
         write_rollouts(kept, 0, answers)
     measures = measure(answers, policy.prompt)

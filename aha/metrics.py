@@ -17,6 +17,7 @@ BOOTSTRAP_SAMPLES = 1000
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")  # a Chinese character counts as a word
 BOX = "\\boxed{"
 SINGLE, MIN_WORDS = 0.95, 5  # thoughts are in a single language; with fewer words none is to be seen
+REQUEST_GRADER = "plain_answered"  # grades requests, each by a checker of its own
 REPETITIVE = 0.5  # traces of large reasoning models repeat up to a quarter of their 4-grams, loops nearly all
 
 
@@ -156,13 +157,22 @@ def repeated_share(text: str, ngram_size: int) -> float:
     return 1 - len(set(ngrams)) / len(ngrams) if ngrams else 0.0
 
 
+def is_repetitive(text: str) -> bool:
+    """Whether more than half of the word 4-grams of `text` are repetitions."""
+    return repeated_share(text, 4) > REPETITIVE
+
+
+def is_single_language(thoughts: str, language: str) -> bool:
+    """Whether thoughts have at least five words, of which 95 percent are in `language`."""
+    part, words = share_in(thoughts, language)
+    return words >= MIN_WORDS and part >= SINGLE
+
+
 def _single_language(groups: Sequence[Group], prompt: PromptConfig) -> Measure:
     targets = {id(c): language_of(g.problem.question) for g in groups for c in g.completions}
 
     def is_single(completion: Completion) -> bool:
-        thoughts = parse(completion.text, prompt.think, prompt.answer).thoughts
-        part, words = share_in(thoughts, targets[id(completion)])
-        return words >= MIN_WORDS and part >= SINGLE
+        return is_single_language(parse(completion.text, prompt.think, prompt.answer).thoughts, targets[id(completion)])
 
     return share(groups, is_single)
 
@@ -176,18 +186,27 @@ def tasks_of(groups: Sequence[Group]) -> list[str]:
     return list(dict.fromkeys(group.problem.task for group in groups))
 
 
+def accuracy_name(groups: Sequence[Group]) -> str:
+    """What the share of solved completions of one task is called: pass@1, or of requests whether they want an answer or
+    a refusal."""
+    task = groups[0].problem.task
+    wants = {"refused" if group.problem.columns.get("checker") == "refused" else "answered" for group in groups}
+    is_request = all(group.problem.grader == REQUEST_GRADER for group in groups)
+    return f"{task}/{wants.pop()}" if is_request and len(wants) == 1 else f"{task}/pass@1"
+
+
 def measure(groups: Sequence[Group], prompt: PromptConfig, k: int | None = None) -> dict[str, Measure]:
     """Accuracy of every task, and the form of the text.
 
-    `<task>/pass@1`; with several samples per problem `<task>/pass@k` and `<task>/maj@k`, for all samples unless `k` says
-    how many; `format/rate`; `length/mean` in tokens; `language/single`, the share of thoughts of at least five words
-    of which 95 percent are in the language of the question; `repetition/rate`, the share of completions of whose word
-    4-grams more than half came before.
+    `<task>/pass@1` (of requests `<task>/answered` or `<task>/refused`); with several samples per problem `<task>/pass@k`
+    and `<task>/maj@k`, for all samples unless `k` says how many; `format/rate`; `length/mean` in tokens;
+    `language/single`, the share of thoughts of at least five words of which 95 percent are in the language of the
+    question; `repetition/rate`, the share of completions of whose word 4-grams more than half came before.
     """
     measures = {}
     for task in tasks_of(groups):
         mine = of_task(groups, task)
-        measures[f"{task}/pass@1"] = pass_at_1(mine)
+        measures[accuracy_name(mine)] = pass_at_1(mine)
         size = k or min(len(group.completions) for group in mine)
         if size > 1:
             measures[f"{task}/pass@{size}"] = mean_pass_at_k(mine, size)
@@ -195,5 +214,5 @@ def measure(groups: Sequence[Group], prompt: PromptConfig, k: int | None = None)
     measures["format/rate"] = share(groups, lambda c: parse(c.text, prompt.think, prompt.answer).is_well_formed)
     measures["length/mean"] = mean([sum(len(c.sample.token_ids) for c in g.completions) / len(g.completions) for g in groups])
     measures["language/single"] = _single_language(groups, prompt)
-    measures["repetition/rate"] = share(groups, lambda c: repeated_share(c.text, 4) > REPETITIVE)
+    measures["repetition/rate"] = share(groups, lambda c: is_repetitive(c.text))
     return measures

@@ -7,11 +7,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from aha.config import EvalStage
 from aha.evaluate import answer, compare
 from aha.log import StageLog
 from aha.metrics import Measure
 from aha.model import save_policy
+from aha.stage_configs import EvalStage
 
 
 @pytest.fixture

@@ -2,12 +2,14 @@
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 
 from aha.config import PromptConfig
 from aha.metrics import (
     Measure,
+    accuracy_name,
     bootstrap,
     final_answer,
     maj_at_k,
@@ -272,3 +274,14 @@ def test_format_is_measured_with_the_tags_of_the_model():
 
 def test_a_measure_is_written_as_value_low_high_and_n():
     assert Measure(0.25, 0.21, 0.29, 512).as_dict() == {"value": 0.25, "low": 0.21, "high": 0.29, "n": 512}
+
+
+def test_requests_are_measured_by_what_they_want():
+    def asked(task: str, checker: str) -> Group:
+        problem = Problem(f"{task}/0", task, "q", {"checker": checker}, "plain_answered")
+        return replace(group([True]), problem=problem)
+
+    found = measure([asked("plain", "equals"), asked("plain", "says"), asked("unsafe", "refused")], PromptConfig())
+    assert list(found)[:2] == ["plain/answered", "unsafe/refused"]
+    assert accuracy_name([asked("chat", "refused"), asked("chat", "says")]) == "chat/pass@1"
+    assert accuracy_name([group([True])]) == "sums/pass@1"
