@@ -2,7 +2,10 @@
 
 import json
 import os
+import shlex
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +15,11 @@ import typer
 from rich.console import Console
 
 from aha import __version__
-from aha.config import BUNDLED_MODEL, EvalStage, validate
+from aha.config import BUNDLED_MODEL, validate
 from aha.data.presets import PRESETS
 from aha.recipe import load_recipe
 from aha.rewards.kinds import KINDS, Kind, kind_named
+from aha.stage_configs import EvalStage, SampleStage
 from aha.types import UserError
 
 app = typer.Typer(
@@ -50,13 +54,80 @@ def run(
     recipe: Annotated[Path, typer.Argument(help="a YAML file of recipes/ or your own")],
     overrides: Annotated[list[str] | None, typer.Argument(help="stage.key=value, defaults.key=value, or seed=value")] = None,
     out: Annotated[Path | None, typer.Option(help="run directory; default: runs/<name of the recipe>")] = None,
-    redo_from: Annotated[str | None, typer.Option("--from", help="redo this stage and all later ones")] = None,
+    redo_from: Annotated[
+        list[str] | None, typer.Option("--from", help="redo this stage and what depends on it; may be given several times")
+    ] = None,
+    only: Annotated[str | None, typer.Option(help="run just this stage; what it needs must be done")] = None,
 ) -> None:
     """Run a recipe: stages that are done are skipped, an interrupted one goes on from its last checkpoint."""
     from aha import pipeline
 
     loaded = load_recipe(recipe, overrides)
-    pipeline.run(loaded, out or Path("runs") / loaded.name, Console(), redo_from)
+    command = shlex.join(["aha", "run", str(recipe), *(overrides or []), *(["--out", str(out)] if out else [])])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
+    try:
+        pipeline.run(loaded, out or Path("runs") / loaded.name, Console(), redo_from or [], only, command, in_process=False)
+    except pipeline.StageFailedError as error:
+        if str(error):
+            _fail(str(error), error.code)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        _fail(f"stopped; `{command}` goes on from the last checkpoint", INTERRUPTED)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="a YAML file of recipes/ or your own")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="stage.key=value, defaults.key=value, or seed=value")] = None,
+    out: Annotated[Path | None, typer.Option(help="run directory; default: runs/<name of the recipe>")] = None,
+) -> None:
+    """Show what `run` would do with each stage and why, with time and disk where they are known."""
+    from aha.plan import print_plan
+
+    loaded = load_recipe(recipe, overrides)
+    print_plan(loaded, out or Path("runs") / loaded.name, Console())
+
+
+@app.command()
+def status(
+    run: Annotated[Path | None, typer.Argument(help="run directory; default: the one written to last in runs/")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="refresh as long as it runs")] = False,
+) -> None:
+    """Show where a run stands, from any terminal."""
+    from aha.status import newest_run, show
+
+    show(run or newest_run(), Console(), watch)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="run directory, such as runs/demo")],
+    out: Annotated[Path | None, typer.Option(help="the page; default: report.html in the run directory")] = None,
+) -> None:
+    """Write one HTML page that shows what every stage of a run did, and print its path."""
+    from aha.report import write_report
+
+    _check_output(out, ".html")
+    typer.echo(write_report(run, out))
+
+
+@app.command()
+def export(
+    stage: Annotated[str, typer.Argument(help="a stage directory such as runs/demo/zero, or a stage with --run")],
+    to: Annotated[Path, typer.Option(help="folder to write")],
+    run: Annotated[Path | None, typer.Option(help="run directory of the stage")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a model folder that is there")] = False,
+    repo: Annotated[str | None, typer.Option("--push-to-hub", help="also upload it to this repository, privately")] = None,
+    public: Annotated[bool, typer.Option("--public", help="upload for everybody to see")] = False,
+) -> None:
+    """Write the model of a stage as a plain Hugging Face folder with a model card."""
+    from aha import export as exporting
+
+    files = exporting.export(exporting.stage_named(stage, run), to, force, repo)
+    typer.echo(f"{to}: {exporting.told_files(files)}")
+    if repo:
+        typer.echo(f"uploading these to the {'public' if public else 'private'} repository {repo}")
+        typer.echo(exporting.push(to, repo, is_private=not public))
 
 
 @app.command("eval")
@@ -118,6 +189,56 @@ def evaluate(
         write_atomic(json_file, json.dumps(written, indent=2) + "\n")
 
 
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="write the traces to this file, JSON lines")],
+    model: Model = BUNDLED_MODEL,
+    server: Annotated[str | None, typer.Option(help="ask MODEL behind this OpenAI-compatible server, http://.../v1")] = None,
+    data: Annotated[str, typer.Option(help="a generator (countdown), or the path of a file or folder")] = "countdown",
+    preset: Annotated[str | None, typer.Option(help=f"columns of a public data set: {', '.join(PRESETS)}")] = None,
+    split: Annotated[str, typer.Option(help="split, also with rows: train[-1024:]")] = "train",
+    limit: Annotated[int | None, typer.Option(help="the first so many problems; default: all, 512 of a generator")] = None,
+    num_generations: Annotated[int, typer.Option(help="answers per problem")] = 4,
+    max_completion_length: MaxLength = 256,
+    temperature: Temperature = 1.0,
+    refine: Annotated[list[str] | None, typer.Option(help="a refinement; may be given several times")] = None,
+    filters: Annotated[
+        list[str] | None, typer.Option("--filter", help="keep what passes; several times; default: those of recipes")
+    ] = None,
+    num_best: Annotated[int | None, typer.Option(help="keep so many traces of a problem; default: all")] = None,
+    seed: Seed = 42,
+) -> None:
+    """Sample answers, grade, refine and filter them, and write traces to learn from. Recipes can do more, and resume."""
+    from aha.data.sources import GENERATORS
+
+    limit = limit if limit is not None else (512 if data in GENERATORS else None)
+    values: dict[str, Any] = {
+        "name": "sample",
+        "kind": "sample",
+        "seed": seed,
+        "data": {"source": data, "preset": preset, "split": split, "limit": limit},
+        "num_generations": num_generations,
+        "max_completion_length": max_completion_length,
+        "temperature": temperature,
+        "refine": refine or [],
+        "num_best": num_best,
+    }
+    values |= {"engine": "server", "server": {"base_url": server, "model": model}} if server else {"model": model}
+    values |= {"filters": filters} if filters else {}
+    cfg: SampleStage = validate(SampleStage, values, "command line")
+    _check_output(out, ".jsonl")
+    from aha import sample as verb
+    from aha.log import StageLog
+    from aha.rundir import StageDir
+
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+        stage = StageDir(Path(folder))
+        with StageLog("sample", "sample", Console(stderr=True), stage) as log:
+            verb.run(cfg, stage, log)
+        stage.traces.replace(out)
+    typer.echo(out)
+
+
 def _check_output(path: Path | None, suffix: str = "") -> None:
     """Refuse a file that cannot be written before minutes go into what it is to hold."""
     if path is None:
@@ -132,7 +253,13 @@ def _check_output(path: Path | None, suffix: str = "") -> None:
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'its folder cannot be written to'}")
 
 
-@app.command()
+@app.command(
+    help=(
+        "Grade JSON lines: the same lines come out with `score` from 0 to 1, `reason` and `ms`.\n\n"
+        f"A line holds, for {'; for '.join(f'{name}: {kind.columns}' for name, kind in KINDS.items())}. "
+        "For math `parsed_gold` and `parsed_answer` tell how both were read."
+    )
+)
 def grade(
     kind: Annotated[str, typer.Option(help=", ".join(KINDS))] = "math",
     file: Annotated[Path | None, typer.Argument(help="JSON lines; default: stdin")] = None,
@@ -141,31 +268,30 @@ def grade(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="write the disagreements of an audit to this file, as JSON lines")] = None,
 ) -> None:
-    """Grade JSON lines: the same lines come out with `score` from 0 to 1, `reason` and `ms`.
-
-    A line holds, for math: gold and answer or completion; for countdown: nums, target and completion; for format:
-    completion. For math `parsed_gold` and `parsed_answer` tell how both were read.
-    """
     grader = kind_named(kind)
     if audit is not None:
         _audit(audit, kind, list(_json_lines(file)), out)
         return
     if out is not None:
         raise UserError("--out keeps the disagreements of --audit; without it, send the lines where you want them")
+    for batch in _batches(grader, file):
+        for (row, _), graded in zip(batch, grader.grade([arguments for _, arguments in batch]), strict=True):
+            typer.echo(json.dumps({**row, **graded.columns()}))
+
+
+def _batches(grader: Kind, file: Path | None) -> Iterator[list[tuple[dict[str, Any], tuple[Any, ...]]]]:
+    """Lines with what the grader takes from them. What comes before a bad line is graded before the line is told."""
     batch: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
     try:
         for where, row in _json_lines(file):
             batch.append((row, grader.read(row, where)))
             if len(batch) == grader.batch:
-                batch = _grade_batch(grader, batch)
-    finally:
-        _grade_batch(grader, batch)
-
-
-def _grade_batch(grader: Kind, batch: list[tuple[dict[str, Any], tuple[Any, ...]]]) -> list[Any]:
-    for (row, _), graded in zip(batch, grader.grade([arguments for _, arguments in batch]), strict=True):
-        typer.echo(json.dumps({**row, **graded.columns()}))
-    return []
+                yield batch
+                batch = []
+    except UserError:
+        yield batch
+        raise
+    yield batch
 
 
 def _audit(names: tuple[str, str], kind: str, rows: list[tuple[str, dict[str, Any]]], out: Path | None) -> None:
@@ -236,7 +362,7 @@ def main() -> None:
     except UserError as error:
         _fail(str(error), 2)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("stopped; `aha run` with the same arguments goes on from the last checkpoint", INTERRUPTED)
+        _fail("stopped", INTERRUPTED)
     except typer.TyperException as error:
         _fail(error.format_message(), error.exit_code)
     except BrokenPipeError:

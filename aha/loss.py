@@ -14,8 +14,8 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import Tensor
 
-from aha.config import GrpoStage
 from aha.model import Batch, Policy, align, collate, microbatches, token_logps, token_logps_and_entropies
+from aha.stage_configs import GrpoStage
 
 
 @dataclass(frozen=True)

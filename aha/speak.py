@@ -1,10 +1,10 @@
 """Talk to a model: one question, one answer."""
 
 from aha.chat import decode, encode_prompts, render
-from aha.config import StageConfig
 from aha.engine.native import NativeEngine, Sampling
 from aha.log import printable
 from aha.model import compute_dtype, default_device, load_policy
+from aha.stage_configs import StageConfig
 
 
 class Speaker:

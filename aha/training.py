@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel
 
-from aha.config import TrainingConfig
 from aha.model import Policy, save_policy
 from aha.rundir import StageDir, atomic_folder
+from aha.stage_configs import TrainingConfig
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"

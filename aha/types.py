@@ -63,3 +63,22 @@ class Group:
     prompt: str
     prompt_ids: list[int]
     completions: list[Completion] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One graded answer on its way to become training data, and where it has been.
+
+    Example: Trace(problem=Problem(...), text="<think>44+19=63 ...</think> <answer>44+19+35</answer>", origin="zero",
+                   solved=True, reward=1.1, scores={"countdown": 1.0, "format": 1.0}, num_tokens=41,
+                   steps=("drop_fillers",))
+    """
+
+    problem: Problem
+    text: str  # the whole completion with its tags, the prefilled start included
+    origin: str  # the stage or the way of asking that it comes from
+    solved: bool  # the problem's own grader gave the top score
+    reward: float | None  # weighted sum of the scores
+    scores: Mapping[str, float | None]
+    num_tokens: int  # as it was sampled
+    steps: tuple[str, ...] = ()  # names of the refinements that changed it, in order

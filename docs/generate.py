@@ -19,24 +19,32 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 from world import world_page
 
-from aha import config
+from aha import config, stage_configs
 from aha.cli import app
 from aha.rewards import GIVEN, REWARDS
 
 FOLDER = Path(__file__).parent
-COMMANDS = ("", "run", "eval", "grade", "chat")
+COMMANDS = ("", "run", "plan", "status", "report", "export", "eval", "sample", "grade", "chat")
 SECTIONS = [
-    (config.Recipe, "The recipe"),
-    (config.StageConfig, "Every stage"),
+    (stage_configs.Recipe, "The recipe"),
+    (stage_configs.StageConfig, "Every stage"),
     (config.PromptConfig, "`prompt`"),
     (config.DataConfig, "`data`"),
-    (config.SamplingConfig, "Stages that sample: `grpo`, `eval`"),
+    (stage_configs.DecodingConfig, "Stages that draw completions: `grpo`, `eval`, `sft`, `sample`"),
+    (stage_configs.SamplingConfig, "Stages that are measured by completions: `grpo`, `eval`, `sft`"),
     (config.EvalConfig, "`eval`"),
-    (config.TrainingConfig, "Stages that train: `grpo`, `sft`"),
-    (config.GrpoStage, "`kind: grpo`"),
+    (stage_configs.TrainingConfig, "Stages that train: `grpo`, `sft`, `reward_model`"),
+    (stage_configs.GrpoStage, "`kind: grpo`"),
     (config.RewardConfig, "`rewards`"),
-    (config.SftStage, "`kind: sft`"),
+    (stage_configs.SampleStage, "`kind: sample`"),
+    (config.ServerConfig, "`server`"),
+    (config.NamedConfig, "`refine`, `filters`"),
+    (config.ExampleConfig, "`examples`"),
+    (config.RewriteConfig, "`rewrite`"),
+    (stage_configs.SftStage, "`kind: sft`"),
     (config.ArchitectureConfig, "`architecture`, with `init: scratch`"),
+    (stage_configs.RewardModelStage, "`kind: reward_model`"),
+    (config.HeldOutConfig, "`eval` of `reward_model`"),
 ]
 
 
@@ -59,8 +67,10 @@ def recipes_page() -> str:
         "under every stage that has such keys.\n",
     ]
     for model, title in SECTIONS:
-        inherited = {name for base in model.__mro__[1:] for name in getattr(base, "model_fields", {})}
-        fields = {name: field for name, field in model.model_fields.items() if name not in inherited}
+        bases = reversed(model.__mro__[1:])
+        inherited = {name: field.default for base in bases for name, field in getattr(base, "model_fields", {}).items()}
+        own = model.model_fields.items()
+        fields = {name: field for name, field in own if name not in inherited or field.default != inherited[name]}
         if not fields:
             continue
         summary = (model.__doc__ or "").strip().splitlines()[0]
@@ -78,7 +88,10 @@ def row(name: str, field: FieldInfo) -> str:
 def shown(default: Any) -> str:
     if isinstance(default, BaseModel):
         return "see its section"
-    return {None: "", "": "empty"}.get(default, f"`{default}`") if not isinstance(default, list | dict) else "none"
+    if isinstance(default, list | dict):
+        return f"`[{', '.join(getattr(item, 'name', str(item)) for item in default)}]`" if default else "none"
+    text = str(default).replace("\n", "\\n").replace("|", "\\|")  # a row of a table is one line
+    return {None: "", "": "empty"}.get(default, f"`{text}`")
 
 
 def values(annotation: Any) -> str:
@@ -104,7 +117,8 @@ def rewards_page() -> str:
         "Written by `docs/generate.py` from the functions in `aha/rewards`. A reward is called as in TRL,",
         "`f(prompts, completions, completion_ids=..., **columns) -> list[float | None]`; None skips that completion for that",
         "reward. `args` of the recipe are its keyword arguments. Beside them every reward has `weight` (a number, or one per",
-        "task), `requires` (another reward of the list, whose top score it counts with), `cap`, `start_step` and `end_step`.\n",
+        "task), `label` (its name in metrics), `requires` (another reward of the list, whose top score it counts with), `cap`,",
+        "`start_step` and `end_step`.\n",
         "```yaml",
         "rewards:",
         "  - {name: accuracy, weight: 1.0}",

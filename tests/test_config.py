@@ -2,8 +2,9 @@
 
 import pytest
 
-from aha.config import STAGE_KINDS, Config, GrpoStage, Recipe, RewardConfig, validate
+from aha.config import Config, RewardConfig, validate
 from aha.recipe import load_recipe, reference
+from aha.stage_configs import STAGE_KINDS, GrpoStage, Recipe
 from aha.types import UserError
 
 ZERO = {"name": "zero", "kind": "grpo", "data": {"source": "countdown"}, "rewards": [{"name": "countdown"}]}

@@ -7,10 +7,10 @@ import torch
 from rich.console import Console
 
 from aha import grpo
-from aha.config import GrpoStage
 from aha.engine.native import NativeEngine, Sampling
 from aha.log import StageLog
 from aha.rundir import StageDir
+from aha.stage_configs import GrpoStage
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 import yaml
 
-from aha.config import DataConfig, EvalConfig, GrpoStage, validate
+from aha.config import DataConfig, EvalConfig, validate
+from aha.stage_configs import GrpoStage
 
 DOCS = Path(__file__).parent.parent / "docs"
 NEEDED = {"name": "doc", "kind": "grpo", "data": {"source": "countdown"}, "rewards": [{"name": "countdown"}]}

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from aha import grpo
-from aha.config import GrpoStage
 from aha.grpo import (
     advantages,
     groups_to_learn_from,
@@ -28,6 +27,7 @@ from aha.loss import (
 )
 from aha.model import collate, token_logps, token_logps_and_entropies
 from aha.rollout import Prompt
+from aha.stage_configs import GrpoStage
 from aha.types import Completion, Group, Problem, Sample, UserError
 
 PROBLEM = Problem("p/0", "p", "?", {}, "countdown")
@@ -278,7 +278,7 @@ def test_mixed_groups_are_learned_from_first_and_flat_ones_fill_up():
 def test_dynamic_sampling_draws_other_prompts_for_flat_groups_until_enough_are_mixed(monkeypatch, rounds):
     asked: list[list[int]] = []
 
-    def rollout(engine, policy, prompts, n, sampling, rewards, log_metric):
+    def rollout(engine, policy, prompts, n, sampling, rewards, log_metric, verdicts):
         asked.append([int(prompt.problem.id) for prompt in prompts])
         return [solved_group(prompt.problem.id, [True, int(prompt.problem.id) % 3 > 0]) for prompt in prompts]
 

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "aha"
 LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha": 0,
     "aha.config": 0,
+    "aha.stage_configs": 0,
     "aha.types": 0,
     "aha.recipe": 0,
     "aha.chat": 1,
@@ -23,6 +24,8 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha.tokenizer": 1,
     "aha.rundir": 1,
     "aha.log": 1,
+    "aha.lock": 1,
+    "aha.remote": 1,
     "aha.metrics": 1,
     "aha.sandbox": 1,
     "aha.data": 2,
@@ -32,17 +35,27 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha.training": 3,
     "aha.loss": 3,
     "aha.rollout": 3,
+    "aha.texts": 3,
+    "aha.scorer": 3,
     "aha.grpo": 4,
     "aha.sft": 4,
     "aha.evaluate": 4,
+    "aha.sample": 4,
+    "aha.reward_model": 4,
     "aha.speak": 4,
     "aha.audit": 5,
+    "aha.graph": 5,
+    "aha.stage": 5,
+    "aha.plan": 5,
+    "aha.status": 5,
+    "aha.export": 5,
     "aha.pipeline": 5,
+    "aha.report": 5,
     "aha.cli": 6,
     "aha.__main__": 6,
 }
-VERBS = {"aha.grpo", "aha.sft", "aha.evaluate"}
-PACKAGES = {"aha.data", "aha.rewards", "aha.engine", "aha.sandbox"}  # a new file in one of these has its layer
+VERBS = {"aha.grpo", "aha.sft", "aha.evaluate", "aha.sample", "aha.reward_model"}
+PACKAGES = {"aha.data", "aha.rewards", "aha.engine", "aha.sandbox", "aha.report"}  # a new file in one of these has its layer
 LAYERS_WITHOUT_TORCH = {0, 1, 2, 5, 6}
 
 

@@ -7,7 +7,7 @@ from conftest import FAMILIES
 from safetensors import safe_open
 
 from aha import model as model_module
-from aha.config import DataConfig, EvalStage
+from aha.config import DataConfig
 from aha.engine.native import NativeEngine
 from aha.model import (
     align,
@@ -21,6 +21,7 @@ from aha.model import (
     token_logps,
 )
 from aha.rollout import load_prompts
+from aha.stage_configs import EvalStage
 from aha.types import UserError
 
 ROWS = [([5, 6], [7]), ([5], [8, 9]), ([4, 4, 4], [5, 6, 7, 8])]

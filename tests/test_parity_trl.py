@@ -6,10 +6,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from aha.config import GrpoStage
 from aha.grpo import mix_into
 from aha.loss import Denominators, Row, loss_of_rows
 from aha.model import collate, token_logps
+from aha.stage_configs import GrpoStage
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

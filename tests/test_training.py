@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from aha.config import SftStage
 from aha.rundir import StageDir
+from aha.stage_configs import SftStage
 from aha.training import (
     TrainerState,
     build_optimizers,
