@@ -32,7 +32,7 @@ def language_consistency(
     if question is None and None in given:
         raise ValueError("language_consistency wants a column 'language' or 'question'")
     asked = question or [""] * len(completions)
-    targets = [target or language_of(text) for target, text in zip(given, asked, strict=True)]
+    targets = [language_of(text) if target is None else target for target, text in zip(given, asked, strict=True)]
     for target in targets:
         check_language(target)
     pairs = zip(completions, targets, strict=True)
