@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aha.metrics import Measure
-from aha.rundir import StageDir, out_of_space_is_a_user_error, truncate_metrics
+from aha.rundir import StageDir, out_of_space_is_a_user_error, truncate_metrics, write_atomic
 from aha.types import Group
 
 WIDTH = 80  # columns that everything is readable at
@@ -67,6 +67,7 @@ class StageLog:
         self._print(f"{self.name}: {self.kind}, " + ", ".join(filter(None, (steps, told))) + resumed)
         if self.stage and total:
             truncate_metrics(self.stage.metrics, done)
+            write_atomic(self.stage.progress, json.dumps({"total": total, "first": done}) + "\n")  # for `aha status`
 
     def step(self, step: int, metrics: Mapping[str, float], group: Group | None = None) -> None:
         """Record the metrics of a step, and perhaps show the first completion of `group`."""

@@ -65,7 +65,7 @@ def _run_stage(run: RunDir, name: str, console: Console) -> None:
         raise UserError(f"{stage.config}: no such file; `aha run` writes it")
     cfg: StageConfig = validate(STAGE_KINDS[written.values["kind"]], written.values, str(stage.config))
     resolved = resolve(cfg, lambda other, output: run.stage(other).output(output))
-    with _ProgressLog(name, cfg.kind, console, stage) as log:
+    with StageLog(name, cfg.kind, console, stage) as log:
         results = verb(cfg.kind)(resolved, stage, log)
     outputs = [output for output in OUTPUTS.get(cfg.kind, []) if stage.output(output).exists()]
     manifest = {
@@ -87,15 +87,6 @@ def verb(kind: str) -> Callable[..., Mapping[str, Any]]:
     """The function that runs a stage of this kind. Imported here: torch takes seconds, and plain commands do without."""
     run_verb: Callable[..., Mapping[str, Any]] = importlib.import_module(VERBS[kind]).run
     return run_verb
-
-
-class _ProgressLog(StageLog):
-    """A log that also writes down how many steps there are, for `aha status`."""
-
-    def start(self, total: int, done: int, **facts: int) -> None:
-        super().start(total, done, **facts)
-        if self.stage and total:
-            write_atomic(self.stage.progress, json.dumps({"total": total, "first": done}) + "\n")
 
 
 def main() -> None:
