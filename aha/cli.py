@@ -64,6 +64,7 @@ def run(
 
     loaded = load_recipe(recipe, overrides)
     command = shlex.join(["aha", "run", str(recipe), *(overrides or []), *(["--out", str(out)] if out else [])])
+    command += f" --only {only}" if only else ""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
         pipeline.run(loaded, out or Path("runs") / loaded.name, Console(), redo_from or [], only, command, in_process=False)

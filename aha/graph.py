@@ -14,6 +14,8 @@ from typing import Any, Literal
 import yaml
 
 from aha.config import BUNDLED_MODEL
+from aha.data.presets import PRESETS
+from aha.data.sources import GENERATORS
 from aha.recipe import needs, reference, references
 from aha.rewards import module_file
 from aha.rundir import RunDir, StageDir, fingerprint, fingerprint_path
@@ -51,7 +53,8 @@ class Node:
         """absent: nothing of it is there; changed: the directory holds another configuration, or was made of other inputs."""
         before = read_config(self.stage)
         if before is not None and before.fingerprint == self.fingerprint:
-            return "done" if self.stage.manifest.exists() else "unfinished"
+            finished = self.stage.read_manifest()
+            return "done" if finished and finished.get("fingerprint") == self.fingerprint else "unfinished"
         files = {path.name for path in self.stage.path.glob("*") if path.suffix != ".tmp"}
         return "changed" if files - NOTHING_LOST else "absent"
 
@@ -90,16 +93,25 @@ def _inputs(cfg: StageConfig, prints: Mapping[str, str], hash_of: Callable[[Path
     elif "model" not in inputs and Path(cfg.model).exists():
         inputs["model"] = hash_of(Path(cfg.model))
     for source in sorted(set(cfg.sources)):
-        if Path(source).exists():
-            inputs[source] = hash_of(Path(source))
-    for reward in getattr(cfg, "rewards", []):
-        module = module_file(reward.name) if ":" in reward.name else None
+        path = Path(source).expanduser()
+        if source not in GENERATORS and source not in PRESETS and path.exists():  # such a name wins over a path
+            inputs[source] = hash_of(path)
+    for name in _user_functions(cfg):
+        module = module_file(name)
         if module:
-            inputs[reward.name] = hash_of(module)
+            inputs[name] = hash_of(module)
+    for reward in getattr(cfg, "rewards", []):
         model = reward.args.get("model")
         if isinstance(model, str) and Path(model).is_dir():
             inputs[model] = hash_of(Path(model))
     return inputs
+
+
+def _user_functions(cfg: StageConfig) -> list[str]:
+    """Every module:function that the stage names as reward or grader."""
+    values = _leaves(cfg.model_dump(mode="json"))
+    named = [value for key, value in values if key.rpartition(".")[2] in ("name", "grader") and isinstance(value, str)]
+    return sorted({value for value in named if ":" in value})
 
 
 def dependents(nodes: Mapping[str, Node], names: Collection[str]) -> list[str]:
@@ -163,12 +175,18 @@ def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield from _leaves(child, f"{key}.{part}" if key else str(part))
 
 
+def roots_of(nodes: Mapping[str, Node], names: Collection[str]) -> list[Node]:
+    """Of the stages `names` that have changed those that must be redone by name: the others depend on one of them."""
+    changed = {name: nodes[name] for name in names if nodes[name].state == "changed"}
+    return [node for node in changed.values() if own_changes(node) or not any(need in changed for need in node.needs)]
+
+
 def refuse_changed(nodes: Mapping[str, Node], names: Collection[str]) -> None:
     """Raise UserError where the directory of one of these stages holds another configuration than the recipe."""
     changed = [nodes[name] for name in names if nodes[name].state == "changed"]
     if not changed:
         return
-    roots = [node for node in changed if own_changes(node)] or changed[:1]
+    roots = roots_of(nodes, names)
     first, flags = roots[0], " ".join(f"--from {node.name}" for node in roots)
     what = told_changes(own_changes(first) or ["a stage that it needs has changed"])
     raise UserError(

@@ -14,6 +14,7 @@ from typing import Any
 import regex
 
 from aha.rundir import out_of_space_is_a_user_error
+from aha.types import Problem
 
 SCRIPTS = {  # scripts of the languages that do not use Latin letters
     "zh": ("Han",),
@@ -84,6 +85,12 @@ def language_of(text: str) -> str:
     has_hangul = regex.search(r"\p{Hangul}", text)
     counts = word_languages(text, "ja" if has_kana else "ko" if has_hangul else "zh")
     return counts.most_common(1)[0][0] if counts else "en"
+
+
+def target_language(problem: Problem) -> str:
+    """The language that thoughts about a problem should be in: that of its column `language`, else that of the question."""
+    given = problem.columns.get("language")
+    return given if given in LATIN or given in SCRIPTS else language_of(problem.question)
 
 
 @lru_cache(maxsize=65536)

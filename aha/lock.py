@@ -84,7 +84,7 @@ def read_holder(path: Path) -> Holder | None:
     """Who holds the lock or held it last; None where nobody ever did."""
     try:
         return Holder(**json.loads(path.read_text(encoding="utf-8").partition("\n")[0]))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from aha.chat import parse
 from aha.config import PromptConfig
-from aha.language import language_of, share_in
+from aha.language import share_in, target_language
 from aha.types import Completion, Group, UserError
 
 Z = 1.959964  # two-sided 95 percent
@@ -169,7 +169,7 @@ def is_single_language(thoughts: str, language: str) -> bool:
 
 
 def _single_language(groups: Sequence[Group], prompt: PromptConfig) -> Measure:
-    targets = {id(c): language_of(g.problem.question) for g in groups for c in g.completions}
+    targets = {id(c): target_language(g.problem) for g in groups for c in g.completions}
 
     def is_single(completion: Completion) -> bool:
         return is_single_language(parse(completion.text, prompt.think, prompt.answer).thoughts, targets[id(completion)])
@@ -201,7 +201,8 @@ def measure(groups: Sequence[Group], prompt: PromptConfig, k: int | None = None)
     `<task>/pass@1` (of requests `<task>/answered` or `<task>/refused`); with several samples per problem `<task>/pass@k`
     and `<task>/maj@k`, for all samples unless `k` says how many; `format/rate`; `length/mean` in tokens;
     `language/single`, the share of thoughts of at least five words of which 95 percent are in the language of the
-    question; `repetition/rate`, the share of completions of whose word 4-grams more than half came before.
+    problem, that of its question unless a column says so; `repetition/rate`, the share of completions of whose word
+    4-grams more than half came before.
     """
     measures = {}
     for task in tasks_of(groups):

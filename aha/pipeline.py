@@ -69,6 +69,8 @@ def run(
     for name in [*redo_from, *([only] if only else [])]:
         if name not in names:
             raise UserError(f"no stage {name!r}; the recipe has {', '.join(names)}")
+    if only and set(redo_from) - {only}:
+        raise UserError(f"--only {only} runs nothing else, so --from can name no other stage")
     check_names(recipe)
     place = RunDir(out)
     with RunLock(place.lock, command) as lock:
@@ -77,7 +79,7 @@ def run(
         redone = [name for name in dependents(nodes, redo_from) if name in todo]
         refuse_changed(nodes, [name for name in todo if name not in redone])  # before anything is cleared or run
         for name in redone:
-            shutil.rmtree(nodes[name].stage.path, ignore_errors=True)
+            _clear(nodes[name].stage.path)
         write_atomic(place.recipe, recipe_text(recipe, command))
         for name in todo:
             node = nodes[name]
@@ -96,6 +98,20 @@ def run(
     console.print(Text(str(write_report(out))), soft_wrap=True)
 
 
+def _clear(path: Path) -> None:
+    """Delete a stage's directory, or none of it: what is half deleted could pass for a stage to go on with."""
+    if not path.exists():
+        return
+    old = path.with_name(f".{path.name}.old")
+    try:
+        if old.exists():
+            shutil.rmtree(old)
+        path.rename(old)
+        shutil.rmtree(old)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be cleared: {error.strerror or error}") from error
+
+
 def check_names(recipe: Recipe) -> None:
     """Raise UserError for a reward, refinement or filter that there is not, before the stages ahead of it take their time."""
     for cfg in recipe.stages:
@@ -109,9 +125,8 @@ def check_names(recipe: Recipe) -> None:
 
 def recipe_text(recipe: Recipe, command: str) -> str:
     """`recipe.yaml` of a run: every value of every stage, below the command that goes on with the run."""
-    return f"{COMMAND_LINE}{command}\n" + yaml.safe_dump(
-        recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110
-    )
+    lines = "".join(f"{COMMAND_LINE}{line}\n" for line in command.splitlines())  # a value may hold line ends
+    return lines + yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
 
 
 def _check_inputs(node: Node, nodes: Mapping[str, Node], command: str) -> None:
@@ -138,10 +153,10 @@ def _run_in_child(place: RunDir, name: str, console: Console, lock: RunLock, com
         code = _wait(child)
     finally:
         os.close(ours)
+        console.show_cursor(True)  # which the live view of a stage that was killed had hidden
     if code == INTERRUPTED:
         raise KeyboardInterrupt
     if code < 0:
-        console.show_cursor(True)  # which the live view had hidden
         why = " (out of memory, perhaps)" if -code == signal.SIGKILL else ""
         message = f"its process was ended by signal {-code}, {signal.strsignal(-code)}{why}"
         with contextlib.suppress(OSError, UserError):

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from aha.config import BUNDLED_MODEL, EvalConfig
 from aha.data.hub import HUB_ID
-from aha.graph import Node, graph, own_changes, told_changes
+from aha.graph import Node, graph, own_changes, roots_of, told_changes
 from aha.log import WIDTH, clock
 from aha.recipe import reference, references
 from aha.rundir import RunDir, StageDir, damage
@@ -55,8 +55,8 @@ def plan(recipe: Recipe, out: Path) -> list[Step]:
 def obstacles(recipe: Recipe, out: Path) -> list[str]:
     """What keeps `aha run` from doing that, each with what mends it."""
     nodes = graph(recipe, RunDir(out))
-    changed = [name for name, node in nodes.items() if node.state == "changed" and own_changes(node)]
-    found = [f"the run stops before it begins: add {' '.join(f'--from {name}' for name in changed)}"] if changed else []
+    flags = " ".join(f"--from {node.name}" for node in roots_of(nodes, nodes))
+    found = [f"the run stops before it begins: add {flags}"] if flags else []
     for node in nodes.values():
         for text in references(node.cfg).values() if node.state != "done" else ():
             name, output = reference(text) or ("", "")

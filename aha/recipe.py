@@ -55,6 +55,8 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         if not override.startswith("defaults.") and "." in override.partition("=")[0]:
             _apply_override(by_name, override)
     resolved = [validate(kind, stage, f"{path}: {name}") for kind, (name, stage) in zip(kinds, by_name.items(), strict=True)]
+    if len({stage.name for stage in resolved}) != len(resolved):
+        raise UserError(f"{path}: an override gives two stages the same name")
     _check_references(resolved, str(path))
     top = {key: value for key, value in raw.items() if key not in ("defaults", "stages")}
     return typing.cast(Recipe, validate(Recipe, {**top, "stages": [stage.model_dump() for stage in resolved]}, str(path)))

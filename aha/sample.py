@@ -27,7 +27,7 @@ from aha.data.review import reviewed, with_ids
 from aha.data.wording import Answer, readable, wording_of
 from aha.engine.native import NativeEngine, Sampling
 from aha.engine.server import ServerEngine
-from aha.language import language_of
+from aha.language import target_language
 from aha.log import StageLog
 from aha.metrics import Measure, final_answer, measure
 from aha.model import compute_dtype, default_device, load_policy
@@ -360,7 +360,7 @@ def row_of(id_: str, trace: Trace) -> dict[str, Any]:
         "reward": trace.reward,
         "scores": dict(trace.scores),
         "solved": trace.solved,
-        "language": language_of(trace.problem.question),
+        "language": target_language(trace.problem),
         "num_tokens": trace.num_tokens,
     }
     return {**own, **{name: value for name, value in trace.problem.columns.items() if name not in own}}

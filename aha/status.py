@@ -84,15 +84,18 @@ def read_status(path: Path) -> Status:
 def _stage_names(run: RunDir) -> dict[str, str]:
     """Name and kind of every stage: those of the recipe, or, without one, those that have begun, in that order."""
     if run.recipe.exists():
-        recipe = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
-        return {stage["name"]: stage["kind"] for stage in recipe["stages"]}
+        try:
+            recipe = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
+            return {stage["name"]: stage["kind"] for stage in recipe["stages"]}
+        except (yaml.YAMLError, ValueError, TypeError, KeyError):
+            return {}  # some other file of that name: no run is here
     begun = sorted(run.path.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     return {path.parent.name: str(yaml.safe_load(path.read_text(encoding="utf-8"))["kind"]) for path in begun}
 
 
 def _stage_status(stage: StageDir, name: str, kind: str, is_running: bool) -> StageStatus:
     manifest = stage.read_manifest()
-    if manifest and not is_running:
+    if manifest:
         return StageStatus(name, kind, "done", "", manifest["seconds"])
     if not stage.config.exists():
         return StageStatus(name, kind, "running" if is_running else "waiting", "", None)

@@ -70,10 +70,15 @@ def pieces_of(text: Mapping[str, Any], prompt: PromptConfig, tokenizer: Any, end
     """
     if "messages" in text:
         return render_conversation(text["messages"], end or tokenizer.eos_token, prompt, tokenizer)
-    # A completion that begins as the prefilled turn does would hold that beginning twice.
-    completion = text["completion"].removeprefix(prompt.prefill)
+    context, completion = render(text["prompt"], prompt, tokenizer), text["completion"]
+    # A completion that begins as the prefilled turn does would hold that beginning twice, and the white space behind it.
+    opened = prompt.prefill.strip()
+    if opened and completion.lstrip().startswith(opened):
+        completion = completion.lstrip().removeprefix(opened)
+        if context[-1:].isspace():
+            completion = completion.lstrip()
     closed = end if end and prompt.template in ("chat", "r1-chat") else tokenizer.eos_token
-    return [(render(text["prompt"], prompt, tokenizer), False), (completion + closed, True)]
+    return [(context, False), (completion + closed, True)]
 
 
 def batches(

@@ -13,6 +13,7 @@ from conftest import SHARED
 from aha.config import NamedConfig, PromptConfig
 from aha.data import chat, countdown, filters, words, writers
 from aha.data.filters import FilterCount
+from aha.language import target_language
 from aha.metrics import is_repetitive, is_single_language
 from aha.types import Problem, Trace, UserError
 
@@ -89,7 +90,7 @@ def test_language_and_repetition_follow_the_rules_of_the_metrics():
     for row in rows:
         thoughts = row.text.removeprefix("<think>").partition("</think>")[0]
         kept = [is_kept(row, name) for name in ("single_language", "repetition")]
-        language = filters.language_of(row.problem.question)
+        language = target_language(row.problem)
         assert kept == [is_single_language(thoughts, language), not is_repetitive(row.text)]
         verdicts.add(tuple(kept))
     assert verdicts == {(True, True), (False, True), (True, False)}

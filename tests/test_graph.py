@@ -1,12 +1,13 @@
 """References and fingerprints: what a stage needs, what has changed, and which stages that concerns."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from toy_chain import STAGES, load_chain, write_chain
 
-from aha.graph import config_text, dependents, graph, own_changes, read_config, refuse_changed, told_changes
+from aha.graph import config_text, dependents, graph, own_changes, read_config, refuse_changed, roots_of, told_changes
 from aha.recipe import load_recipe, needs, references, resolve
 from aha.rundir import RunDir, write_atomic
 from aha.stage_configs import GrpoStage, SftStage
@@ -189,7 +190,9 @@ def test_the_configuration_is_read_back_as_it_was_written(chain):
 
 def test_states_of_a_stage(chain):
     begin(chain, "a", "b")
-    (chain / "run" / "a" / "stage.json").write_text("{}")
+    finished = {"fingerprint": nodes_of(chain)["a"].fingerprint}
+    (chain / "run" / "a" / "stage.json").write_text(json.dumps(finished))
+    (chain / "run" / "b" / "stage.json").write_text('{"fingerprint": "of another configuration"}')
     assert {name: node.state for name, node in nodes_of(chain).items()} == {
         "a": "done",
         "b": "unfinished",
@@ -197,6 +200,28 @@ def test_states_of_a_stage(chain):
         "last": "absent",
     }
     assert nodes_of(chain, "a.seed=3")["a"].state == nodes_of(chain, "a.seed=3")["b"].state == "changed"
+
+
+def test_what_a_stage_reads_under_its_home_and_a_grader_of_the_user_are_inputs(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"question": "1+1?", "gold": "2"}\n')
+    (tmp_path / "countdown").mkdir()  # the generator of that name wins over it
+    (tmp_path / "mygrader.py").write_text("def right(prompts, completions, **_): return [1.0] * len(completions)\n")
+    (tmp_path / "r.yaml").write_text(
+        "name: r\nstages: [{name: a, kind: eval, model: m, eval: {data: [{source: countdown}, "
+        '{source: ~/rows.jsonl, grader: "mygrader:right"}]}}]\n'
+    )
+    [node] = graph(load_recipe(tmp_path / "r.yaml"), RunDir(tmp_path / "run")).values()
+    assert set(node.inputs) == {"~/rows.jsonl", "mygrader:right"}
+
+
+def test_of_stages_that_changed_those_are_named_that_no_other_brings_along(chain):
+    begin(chain, "a", "b", "side")
+    nodes = nodes_of(chain, "a.seed=3", "b.seed=4")
+    assert [node.name for node in roots_of(nodes, nodes)] == ["a", "b"]
+    only_a = {"a": nodes_of(chain)["a"], **{name: nodes[name] for name in ("b", "side")}}
+    assert [node.name for node in roots_of(only_a, only_a)] == ["b", "side"]  # `a` was redone by itself
 
 
 def test_a_stage_that_left_nothing_can_be_changed_freely(chain):

@@ -140,7 +140,7 @@ def test_verdicts_are_kept_and_nothing_is_asked_twice(serve, tmp_path):
     assert len(server.asked) == 2
     assert dict(told) == {"judge/tokens": 30, "judge/unread": 0.0}
     kept = tmp_path / "verdicts" / "judge.jsonl"
-    kept.write_text(kept.read_text() + '\n{"key": "cut off')
+    kept.write_text(kept.read_text() + '\n{"key": "cut off {}')
     from aha.rewards.kept import Kept
 
     Kept.of.cache_clear()  # as in another process

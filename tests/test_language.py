@@ -4,9 +4,9 @@ import pytest
 from conftest import SHARED
 
 from aha.config import RewardConfig
-from aha.language import language_of, share_in, word_languages
+from aha.language import language_of, share_in, target_language, word_languages
 from aha.rewards import load_rewards, score
-from aha.types import UserError
+from aha.types import Problem, UserError
 
 SENTENCES = {
     "en": "First I add the two numbers, and then I take away what was eaten.",
@@ -78,6 +78,15 @@ def consistency(thoughts: str, **changes) -> float:
     [reward] = load_rewards([RewardConfig(name="language_consistency")])
     [value] = score(reward, ["p"], [f"<think>{thoughts}</think> <answer>5</answer>"], [[1]], [values], ("think", "answer"))
     return value
+
+
+def test_a_problem_is_to_be_thought_about_in_the_language_of_its_column_else_of_its_question():
+    def target(question: str, **columns) -> str:
+        return target_language(Problem("p/0", "p", question, columns, "accuracy"))
+
+    assert target("Write nose in capital letters.", language="en") == "en"
+    assert target(SENTENCES["zh"]) == "zh"
+    assert target(SENTENCES["zh"], language="python") == target(SENTENCES["zh"], language=None) == "zh"
 
 
 def test_the_target_is_the_language_of_the_question_or_the_column():

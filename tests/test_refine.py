@@ -13,6 +13,7 @@ from conftest import SHARED
 from aha.chat import parse
 from aha.config import NamedConfig, PromptConfig
 from aha.data import chat, mixing, refine, words, writers
+from aha.language import language_of
 from aha.rewards import load_grader, score
 from aha.rewards.extract import find_answer
 from aha.types import Problem, Trace, UserError
@@ -211,7 +212,7 @@ def test_mixed_thoughts_of_the_tiny_world_come_back_whole():
         )
         for row in islice(rows, 25):
             thoughts = row["completion"].partition("</think>")[0]
-            language = refine.language_of(row["prompt"])
+            language = language_of(row["prompt"])
             for spoken in (mixing.mix(rng, thoughts, language), mixing.translate(thoughts, language)):
                 assert thoughts_after("one_language", spoken, row["prompt"]) == thoughts
 

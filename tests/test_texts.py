@@ -11,7 +11,7 @@ from aha.chat import render
 from aha.config import DataConfig, PromptConfig
 from aha.data.sources import load_texts
 from aha.model import Policy, microbatches, stop_token_ids, token_logps
-from aha.texts import Example, batches, check_packing, collate, encode, first_fit
+from aha.texts import Example, batches, check_packing, collate, encode, first_fit, pieces_of
 from aha.tokenizer import CHAT_TEMPLATE
 from aha.types import UserError
 
@@ -153,6 +153,16 @@ def test_only_the_completion_is_learned(policy):
 def test_what_the_prompt_prefills_is_not_learned_twice(policy):
     with_tag = [{**text, "completion": "<think>" + text["completion"]} for text in TEXTS]
     assert all_of(with_tag, policy) == all_of(TEXTS, policy)
+
+
+@pytest.mark.parametrize("prefill", ["<think>", "<think>\n"])
+@pytest.mark.parametrize("opening", ["<think>", "<think>\n", "\n<think> "])
+def test_white_space_about_a_prefilled_tag_does_not_bring_it_back(policy, prefill, opening):
+    prompt = policy.prompt.model_copy(update={"template": "chat", "prefill": prefill})
+    text = {"prompt": "1+1?", "completion": f"{opening}two</think> <answer>2</answer>"}
+    (context, _), (learned, _) = pieces_of(text, prompt, policy.tokenizer, "<|im_end|>")
+    assert (context + learned).count("<think>") == 1
+    assert "\n\n" not in context[-3:] + learned[:3]
 
 
 def test_without_completion_only_loss_all_but_the_first_token_is_learned(policy):

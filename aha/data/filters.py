@@ -17,7 +17,7 @@ from pydantic import Field
 from aha.chat import parse
 from aha.config import NamedConfig, PromptConfig, nearest
 from aha.data.named import bind
-from aha.language import NO_PROSE, language_of
+from aha.language import NO_PROSE, target_language
 from aha.language import WORD as LANGUAGE_WORD
 from aha.metrics import WORD, is_repetitive, is_single_language
 from aha.types import Trace, UserError
@@ -82,7 +82,7 @@ def well_formed(trace: Trace, prompt: PromptConfig) -> bool:
 
 def single_language(trace: Trace, prompt: PromptConfig) -> bool:
     """The thoughts are in the language of the question, by the rule of `language/single`."""
-    return is_single_language(_thoughts(trace, prompt), language_of(trace.problem.question))
+    return is_single_language(_thoughts(trace, prompt), target_language(trace.problem))
 
 
 def repetition(trace: Trace, prompt: PromptConfig) -> bool:

@@ -20,7 +20,7 @@ from aha.chat import parse
 from aha.config import NamedConfig, PromptConfig
 from aha.data.mixing import translate
 from aha.data.named import bind
-from aha.language import LATIN, LATIN_WORD, NO_PROSE, language_of, share_in
+from aha.language import LATIN, LATIN_WORD, NO_PROSE, share_in, target_language
 from aha.language import WORD as LANGUAGE_WORD
 from aha.metrics import WORD
 from aha.types import Trace, UserError
@@ -108,7 +108,7 @@ def one_language(text: str, trace: Trace, prompt: PromptConfig) -> str:
     What the lexicon of the tiny world knows is translated. Of the rest, sentences go that have fewer than half of their
     words in that language. Among languages in Latin letters a sentence of few words is given the benefit of the doubt.
     """
-    language = language_of(trace.problem.question)
+    language = target_language(trace.problem)
 
     def change(thoughts: str) -> str:
         if language in OTHER:
@@ -143,7 +143,7 @@ def reasoning_summary(text: str, trace: Trace, prompt: PromptConfig, texts: dict
         if "{answer}" not in summary:
             raise UserError(f"refinement reasoning_summary: texts.{language} has no {{answer}}")
     answer = parse(text, prompt.think, prompt.answer).answer
-    language = language_of(trace.problem.question)
+    language = target_language(trace.problem)
     template = (texts or SUMMARIES).get(language)
     if not answer or "\n" in answer or template is None:
         return text

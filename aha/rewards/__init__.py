@@ -177,7 +177,7 @@ def module_file(name: str) -> Path | None:
         spec = importlib.util.find_spec(name.partition(":")[0])
     except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec and spec.origin else None
+    return Path(spec.origin) if spec and spec.origin and spec.has_location else None
 
 
 def _user_function(name: str) -> RewardFunction:

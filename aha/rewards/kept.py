@@ -1,5 +1,6 @@
 """What slow graders said, by key, and the file that keeps it: a run that resumes is paid the same and asks nothing twice."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ class Kept:
         """Those of a file; without one, those of `owner` in this process."""
         kept = Kept(Path(path) if path else None)
         for line in kept.path.read_text(encoding="utf-8").split("\n") if kept.path and kept.path.exists() else ():
-            if line.endswith("}"):  # the last line of a run that was killed may be cut off
+            with contextlib.suppress(ValueError):  # the last line of a run that was killed may be cut off
                 row = json.loads(line)
                 kept.known[row.pop("key")] = row
         return kept
