@@ -8,7 +8,8 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,7 +53,7 @@ CHECKS = {
     "refused": [],
 }
 RULES = (*ASK_FOR_ANSWERS, "tag_count", "reasoning_steps", "language_consistency", "repetition_penalty")
-SIZES = pytest.mark.parametrize("examples", [60, pytest.param(3000, marks=pytest.mark.slow)], ids=["short", "long"])
+SIZES = pytest.mark.parametrize("examples", [150, pytest.param(3000, marks=pytest.mark.slow)], ids=["short", "long"])
 
 # What completions are made of.
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
@@ -84,11 +85,12 @@ def likely(*right: str) -> st.SearchStrategy[str]:
     answer = st.sampled_from(right)
     placed = st.one_of(answer, *(answer.map(place.format) for place in ("<answer>{}</answer>", "\\boxed{{{}}}", "Answer: {}.")))
     other = st.sampled_from([*TAGS, *TAGS, "<think>a</think>", " ", "\n", "hm", "98", "\\boxed{", *NEAR_TAGS])
+    tags = st.lists(st.sampled_from([*TAGS, " "]), max_size=2).map("".join)
     mixed = st.lists(st.one_of(placed, other), max_size=4).map("".join)
     return st.one_of(
         st.builds("<think>{}</think> <answer>{}</answer>".format, WILD, answer),
         st.builds("<think>{}</think>{}".format, mixed, placed),
-        st.builds("{}</think>{}<answer>{}</answer>".format, mixed, mixed, answer),
+        st.builds("{}</think>{}<answer>{}</answer>{}".format, tags, tags, answer, tags),
         st.builds("<think>a</think>{}{}".format, mixed, mixed),
         mixed,
     )
@@ -99,24 +101,32 @@ def _notes_of_hypothesis_stay_out_of_the_repository(tmp_path_factory):
     set_hypothesis_home_dir(str(tmp_path_factory.mktemp("hypothesis")))
 
 
+@contextmanager
+def bounded(what: object, seconds: float = HANGS) -> Iterator[None]:
+    """Fail where the body would not end."""
+
+    def stop(*_):
+        raise AssertionError(f"has no end: {what!r}"[:2000])
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
 def holds(examples: int, fact: Callable[..., None], *strategies: st.SearchStrategy) -> None:
     """Look for inputs on which `fact` fails: the same ones every time."""
 
     @settings(max_examples=examples, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.tuples(*strategies))
-    def bounded(values):
-        def stop(*_):
-            raise AssertionError(f"has no end: {values!r}"[:2000])
-
-        before = signal.signal(signal.SIGVTALRM, stop)
-        signal.setitimer(signal.ITIMER_VIRTUAL, HANGS)
-        try:
+    def search(values):
+        with bounded(values):
             fact(*values)
-        finally:
-            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            signal.signal(signal.SIGVTALRM, before)
 
-    bounded()
+    search()
 
 
 def paid(name: str, completion: str) -> float | None:
@@ -138,6 +148,13 @@ def test_no_rule_raises_whatever_a_completion_holds(examples):
         last_block(completion)
 
     holds(examples, fact, COMPLETION)
+
+
+@pytest.mark.parametrize("piece", ["\\[", "\\(a", "```python\n", "$$a", "\n", "\t", "- ", "1. ", "`"])
+@pytest.mark.parametrize("name", ["language_consistency", "reasoning_steps", "format", "tag_count"])
+def test_a_megabyte_of_what_opens_and_never_closes_is_work_in_proportion(name, piece):
+    with bounded((name, piece), 20.0):
+        paid(name, f"<think>{piece * (1_000_000 // len(piece))}")
 
 
 @SIZES

@@ -120,6 +120,13 @@ def test_how_an_answer_is_read_is_told(text, words):
     assert parsed(text) == words
 
 
+def test_what_is_asked_of_algebra_does_not_depend_on_which_is_gold():
+    asked: list[tuple[str, str]] = []
+    for pair in (("x+1, 2y", "2y, 1+x"), ("2y, 1+x", "x+1, 2y")):
+        assert maths.decide(*pair, lambda a, b: asked.append((a, b)) or ("x" in a and "x" in b) or ("y" in a and "y" in b))
+    assert asked[: len(asked) // 2] == asked[len(asked) // 2 :] != []
+
+
 # Where the answer stands.
 
 AFTER = "<think>\\boxed{17} The answer is 17.</think> "

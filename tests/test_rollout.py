@@ -68,16 +68,26 @@ def test_a_grader_that_is_a_reward_too_is_asked_once_where_it_counts_for_all_of_
 
     grade_all = maths.grade_answers
     monkeypatch.setattr(maths, "grade_answers", grade_answers)
-    problems, answers = [MATHS, MATHS, COUNTDOWN], ["</think> \\boxed{72}", "</think> 7", "</think><answer>2*3</answer>"]
+    equal_to_gold = replace(COUNTDOWN, columns={**COUNTDOWN.columns, "gold": "5"})
+    problems, answers = (
+        [MATHS, MATHS, COUNTDOWN, equal_to_gold],
+        [
+            "</think> \\boxed{72}",
+            "</think> 7",
+            "</think><answer>2*3</answer>",
+            "</think><answer>2+3</answer>",  # right for accuracy, which is not its grader
+        ],
+    )
     for config, calls in [
+        (RewardConfig(name="accuracy"), [3]),
         (RewardConfig(name="accuracy", weight={"gsm8k": 1.0}), [2]),
-        (RewardConfig(name="accuracy", weight={"countdown": 1.0}), [0, 2]),
+        (RewardConfig(name="accuracy", weight={"countdown": 1.0}), [1, 2]),
         (RewardConfig(name="accuracy", weight={"gsm8k": 1.0}, args={"extract": ["box"]}), [2, 2]),
     ]:
         asked.clear()
         gold = [replace(problem, columns={"gold": "", **problem.columns}) for problem in problems]
         groups = graded(policy, gold, answers, load_rewards([config]))
-        assert [group.completions[0].solved for group in groups] == [True, False, True]
+        assert [group.completions[0].solved for group in groups] == [True, False, True, False]
         assert asked == calls
 
 
