@@ -22,7 +22,7 @@ from aha.rewards.workers import WORKERS
 
 Pair = tuple[str, str]  # gold and answer
 MIN_ROWS = 500  # of a set that is worth a ratio
-STUCK = ("\\sum_{k=1}^{999999999} \\frac{1}{k^{k}}", "\\prod_{k=1}^{999999999} \\sin(\\frac{1}{k})")  # would run for ever
+STUCK = ("\\sum_{k=1}^{9999} \\frac{1}{k^{k}}", "\\prod_{k=1}^{9999} \\sin(\\frac{1}{k})")  # would run for ever
 
 
 def pairs_of(path: Path) -> list[Pair]:

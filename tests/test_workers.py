@@ -16,7 +16,7 @@ from aha.rewards.workers import WORKERS, Workers
 
 EASY = ("x^2-1", "(x-1)(x+1)")
 WRONG = ("x^2-1", "(x-1)(x+2)")
-STUCK = ("\\sum_{k=1}^{999999999} \\frac{1}{k^{k}}", "\\prod_{k=1}^{999999999} \\sin(\\frac{1}{k})")
+STUCK = ("\\sum_{k=1}^{9999} \\frac{1}{k^{k}}", "\\prod_{k=1}^{9999} \\sin(\\frac{1}{k})")
 ROOT = Path(__file__).parent.parent
 
 
