@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from stub_server import StubServer
+from toy_chain import run_chain, write_chain
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from aha.config import ArchitectureConfig, PromptConfig
@@ -107,3 +109,27 @@ def model_folder(make_policy, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     save_policy(make_policy(), folder, torch.float32)
     return folder
+
+
+@pytest.fixture
+def serve():
+    """A function that starts a stub of an OpenAI-compatible server."""
+    pytest.importorskip("openai")
+    servers = []
+
+    def start(reply, **settings) -> StubServer:
+        servers.append(StubServer(reply, **settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def finished(model_folder, tmp_path_factory) -> Path:
+    """The directory of a run of the toy chain; a test that changes it copies it."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_chain(folder, model_folder)
+    run_chain(folder)
+    return folder / "run"

@@ -12,7 +12,6 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from toy_chain import run_chain, write_chain
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -20,14 +19,6 @@ from aha.cli import app
 from aha.export import card, export, lineage, push, stage_named, told_files
 from aha.rundir import RunDir, StageDir
 from aha.types import UserError
-
-
-@pytest.fixture(scope="module")
-def finished(model_folder, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    write_chain(folder, model_folder)
-    run_chain(folder)
-    return folder / "run"
 
 
 @pytest.fixture

@@ -70,20 +70,6 @@ def toy(model_folder):
     }
 
 
-@pytest.fixture
-def serve():
-    pytest.importorskip("openai")
-    servers = []
-
-    def start(reply, **settings) -> StubServer:
-        servers.append(StubServer(reply, **settings))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
 def from_server(stub: StubServer, **changes) -> dict:
     """Settings of a stage that asks a server about pens."""
     own = {"base_url": stub.url, "model": "stub", "max_retries": 0, **changes.pop("server", {})}

@@ -23,19 +23,6 @@ def chat(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(reply, **settings) -> StubServer:
-        servers.append(StubServer(reply, **settings))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
-
-
 def engine_of(server: StubServer, kept=None, **settings) -> ServerEngine:
     values = {"base_url": server.url, "model": "stub", "max_retries": 0, **settings}
     return ServerEngine(ServerConfig(**values), kept)

@@ -5,12 +5,11 @@ import json
 import os
 import shutil
 import time
-from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
-from toy_chain import STAGES, run_chain, write_chain
+from toy_chain import STAGES
 from typer.testing import CliRunner
 
 from aha.cli import app
@@ -18,14 +17,6 @@ from aha.lock import RunLock
 from aha.rundir import RunDir
 from aha.status import newest_run, read_status, show, view
 from aha.types import UserError
-
-
-@pytest.fixture(scope="module")
-def finished(model_folder, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    write_chain(folder, model_folder)
-    run_chain(folder)
-    return folder / "run"
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from aha.data.countdown import SPLITS
 from aha.data.lexicon import LANGUAGES, NAMES, say
 from aha.data.mixing import MIXED, OTHER, speak
 from aha.data.splits import split_of
+from aha.data.sums import MAX_VALUE, compute
 from aha.data.word_templates import BOXES, HELD_OUT, SEEN, TEMPLATES, THINGS, Step, Template
 
-MAX_VALUE = 999  # the tiny tokenizer holds 0 to 999 as single tokens
 MAX_DRAWS = 100_000  # draws without a new problem after which the generator gives up
 
 CAREFUL = 0.6  # share of writers who are careful; the others are hasty
@@ -58,14 +58,6 @@ class WordProblem:
     numbers: Mapping[str, int]
     people: Mapping[str, str]
     steps: tuple[Step, ...]
-
-
-def compute(a: int, op: str, b: int) -> int | None:
-    """The value of a sum; None where it is not whole, not positive or above MAX_VALUE."""
-    if op == "/" and (b == 0 or a % b):
-        return None
-    value = a + b if op == "+" else a - b if op == "-" else a * b if op == "*" else a // b
-    return value if 0 < value <= MAX_VALUE else None
 
 
 def work_out(steps: Sequence[Step], numbers: Mapping[str, int]) -> dict[str, int] | None:

@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 
 from aha.data.countdown import problems, question
 from aha.data.mixing import MIXED, OTHER, speak
+from aha.data.sums import MAX_VALUE, compute
 
 MAX_TRIES = 16
-MAX_VALUE = 999  # larger results are not attempted: the tiny tokenizer holds 0 to 999 as single tokens
 RULES = {"forward": 0.4, "nearest": 0.35, "backward": 0.25}
 GOES_BACK = 0.4  # chance to keep the first sum of a failed try with four or more numbers
 SLIPS = 0.02  # share of sums that are wrong
@@ -80,14 +80,6 @@ class Try:
     def equation(self) -> str:
         """The equation without its outer parentheses."""
         return self.result.text[1:-1]
-
-
-def compute(a: int, op: str, b: int) -> int | None:
-    """The value of a sum; None where it is not whole, not positive or above MAX_VALUE."""
-    if op == "/" and (b == 0 or a % b):
-        return None
-    value = a + b if op == "+" else a - b if op == "-" else a * b if op == "*" else a // b
-    return value if 0 < value <= MAX_VALUE else None
 
 
 def combine(a: Term, op: str, b: Term, value: int) -> Term:
