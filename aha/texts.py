@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from aha.chat import Piece, encode_prompts, render, render_conversation, turn_end
+from aha.chat import Piece, encode_all, encode_prompts, render, render_conversation, turn_end
 from aha.config import PromptConfig
 from aha.model import SCORING_TOLERANCE, Batch, Policy, microbatches, token_logps
 from aha.types import UserError
@@ -44,8 +44,8 @@ def encode(texts: Sequence[Mapping[str, Any]], policy: Policy, max_length: int, 
     is_pair = ["prompt" in text for text in texts]
     contexts = [pieces[0][0] for pair, pieces in zip(is_pair, rendered, strict=True) if pair]
     others = [words for pair, pieces in zip(is_pair, rendered, strict=True) for words, _ in pieces[pair:]]
-    context_ids = iter(encode_prompts(contexts, prompt, tokenizer) if contexts else [])
-    other_ids = iter(tokenizer(others, add_special_tokens=False).input_ids)
+    context_ids = iter(encode_prompts(contexts, prompt, tokenizer))
+    other_ids = iter(encode_all(others, tokenizer, add_special_tokens=False))
 
     examples = []
     for pair, pieces in zip(is_pair, rendered, strict=True):

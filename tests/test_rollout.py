@@ -171,3 +171,9 @@ class WithStart:
 def test_a_chat_template_writes_the_only_start_of_text():
     assert encode_prompts(["a"], PromptConfig(template="r1-chat"), WithStart()) == [[97]]
     assert encode_prompts(["a"], PromptConfig(template="r1"), WithStart()) == [[1, 97]]
+
+
+def test_texts_encoded_in_slices_keep_their_order_and_each_its_start_of_text(monkeypatch):
+    monkeypatch.setattr("aha.chat.ENCODED_AT_ONCE", 2)
+    assert encode_prompts(list("abcde"), PromptConfig(template="r1"), WithStart()) == [[1, ord(c)] for c in "abcde"]
+    assert encode_prompts([], PromptConfig(template="r1"), WithStart()) == []
