@@ -261,7 +261,8 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
     if sampling.temperature == 0:
         drawn_B = logits_BV.argmax(dim=-1)
         return drawn_B, logits_BV.log_softmax(dim=-1).gather(-1, drawn_B[:, None])[:, 0]
-    logp_BV = (logits_BV / sampling.temperature).log_softmax(dim=-1)
+    scaled_BV = logits_BV if sampling.temperature == 1 else logits_BV / sampling.temperature
+    logp_BV = scaled_BV.log_softmax(dim=-1)
     kept_BV = logp_BV.exp()
     if sampling.top_k or sampling.top_p < 1:
         kept_BV = _keep_top(kept_BV, sampling.top_k or kept_BV.shape[-1], sampling.top_p)
@@ -277,9 +278,11 @@ def invert(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
     Cumulated in whole numbers: exact, and deterministic on CUDA, where the cumulated sum of floats is not. First the block
     of tokens is found, then the token in it, which spares cumulating all of the vocabulary.
     """
+    mass_BV = (probs_BV * MASS).long()
     blocks = -(-probs_BV.shape[-1] // VOCAB_BLOCK)
-    padded_BV = F.pad(probs_BV * MASS, (0, blocks * VOCAB_BLOCK - probs_BV.shape[-1]))
-    mass_BNK = padded_BV.long().unflatten(-1, (blocks, VOCAB_BLOCK))
+    if missing := blocks * VOCAB_BLOCK - probs_BV.shape[-1]:  # padding by nothing would copy all the same
+        mass_BV = F.pad(mass_BV, (0, missing))
+    mass_BNK = mass_BV.unflatten(-1, (blocks, VOCAB_BLOCK))
     until_BN = mass_BNK.sum(dim=-1).cumsum(dim=-1)
     point_B1 = (uniform_B[:, None] * until_BN[:, -1:]).long()
     block_B1 = torch.searchsorted(until_BN, point_B1, right=True).clamp(max=blocks - 1)
