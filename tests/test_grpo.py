@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from aha import grpo
+from aha.engine.native import NativeEngine
 from aha.grpo import (
     advantages,
     groups_to_learn_from,
@@ -219,6 +220,15 @@ def test_truncated_completions_are_left_out_when_the_recipe_says_so():
     groups = [group_of([1.0, 0.0, 0.0], reasons="sls")]
     assert [len(row.completion_ids) for row in rows_of(groups, mask_truncated=False)] == [1, 2, 3]
     assert [len(row.completion_ids) for row in rows_of(groups, mask_truncated=True)] == [1, 0, 3]
+
+
+@pytest.mark.parametrize(
+    ("level", "dtype", "expected"),
+    [("token", "bfloat16", True), ("token", "float32", True), ("sequence", "float32", True), ("sequence", "bfloat16", False)],
+)
+def test_the_trainer_scores_the_old_policy_only_where_rounding_would_be_clipped(policy, level, dtype, expected):
+    engine = NativeEngine(policy.model, policy.stop_ids, getattr(torch, dtype))
+    assert grpo.rollout_logps_will_do(config(importance_sampling_level=level), engine) is expected
 
 
 def test_minibatches_pass_over_the_rows_num_iterations_times():

@@ -262,32 +262,32 @@ def draw(logits_BV: Tensor, sampling: Sampling, uniform_B: Tensor) -> tuple[Tens
         drawn_B = logits_BV.argmax(dim=-1)
         return drawn_B, logits_BV.log_softmax(dim=-1).gather(-1, drawn_B[:, None])[:, 0]
     scaled_BV = logits_BV if sampling.temperature == 1 else logits_BV / sampling.temperature
-    logp_BV = scaled_BV.log_softmax(dim=-1)
-    kept_BV = logp_BV.exp()
+    probs_BV = kept_BV = scaled_BV.softmax(dim=-1)
     if sampling.top_k or sampling.top_p < 1:
         kept_BV = _keep_top(kept_BV, sampling.top_k or kept_BV.shape[-1], sampling.top_p)
     if sampling.min_p:
         kept_BV = kept_BV.where(kept_BV >= sampling.min_p * kept_BV.amax(dim=-1, keepdim=True), 0.0)
     drawn_B = invert(kept_BV, uniform_B)
-    return drawn_B, logp_BV.gather(-1, drawn_B[:, None])[:, 0]
+    return drawn_B, probs_BV.gather(-1, drawn_B[:, None])[:, 0].log()
 
 
 def invert(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """The token of each row at which the cumulated probability passes the share `uniform_B` of the whole.
 
-    Cumulated in whole numbers: exact, and deterministic on CUDA, where the cumulated sum of floats is not. First the block
-    of tokens is found, then the token in it, which spares cumulating all of the vocabulary.
+    First the block of tokens is found, then the token in it, which spares cumulating all of the vocabulary. Cumulated in whole
+    numbers: deterministic on CUDA, where the cumulated sum of floats is not.
     """
-    mass_BV = (probs_BV * MASS).long()
     blocks = -(-probs_BV.shape[-1] // VOCAB_BLOCK)
-    if missing := blocks * VOCAB_BLOCK - probs_BV.shape[-1]:  # padding by nothing would copy all the same
-        mass_BV = F.pad(mass_BV, (0, missing))
-    mass_BNK = mass_BV.unflatten(-1, (blocks, VOCAB_BLOCK))
-    until_BN = mass_BNK.sum(dim=-1).cumsum(dim=-1)
+    missing = blocks * VOCAB_BLOCK - probs_BV.shape[-1]
+    padded_BV = F.pad(probs_BV, (0, missing)) if missing else probs_BV  # padding by nothing would copy all the same
+    probs_BNK = padded_BV.unflatten(-1, (blocks, VOCAB_BLOCK))
+    mass_BN = (probs_BNK.sum(dim=-1) * MASS).long()
+    until_BN = mass_BN.cumsum(dim=-1)
     point_B1 = (uniform_B[:, None] * until_BN[:, -1:]).long()
     block_B1 = torch.searchsorted(until_BN, point_B1, right=True).clamp(max=blocks - 1)
-    within_BK = mass_BNK.gather(1, block_B1[:, :, None].expand(-1, -1, VOCAB_BLOCK))[:, 0].cumsum(dim=-1)
-    rest_B1 = point_B1 - until_BN.gather(-1, block_B1) + within_BK[:, -1:]
+    within_BK = (probs_BNK.gather(1, block_B1[:, :, None].expand(-1, -1, VOCAB_BLOCK))[:, 0] * MASS).long().cumsum(dim=-1)
+    rest_B1 = point_B1 - until_BN.gather(-1, block_B1) + mass_BN.gather(-1, block_B1)
+    rest_B1 = rest_B1.minimum(within_BK[:, -1:] - 1)  # the block's mass and those of its tokens are rounded apart
     token_B1 = block_B1 * VOCAB_BLOCK + torch.searchsorted(within_BK, rest_B1, right=True)
     return token_B1[:, 0].clamp(max=probs_BV.shape[-1] - 1)
 
