@@ -126,7 +126,7 @@ def new_policy(
     architecture: ArchitectureConfig, tokenizer_folder: Path, prompt: PromptConfig, seed: int, attention: str | None = None
 ) -> Policy:
     """A model with random weights for the tokenizer in `tokenizer_folder`; `attention` is the stage's `attn_implementation`."""
-    sizes = architecture.model_dump(exclude={"model_type", "vocab_size", "rope_theta"})
+    sizes = architecture.model_dump(exclude={"model_type", "vocab_size", "whole_words", "rope_theta"})
     config = AutoConfig.for_model(
         architecture.model_type,
         **sizes,
