@@ -138,6 +138,41 @@ def test_every_answer_equals_itself_in_a_box_and_between_dollar_signs(text):
         ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "[[1,3],[2,4]]", False),
         ("1", "\\tan(45°)", True),
         ("50 cents", "50¢", True),
+        ("2000", "1,500 + 500 = 2000", True),
+        ("2,000", "1,500.50 + 499.50 = 2,000", True),
+        ("2000", "$1,500 + $500 = $2,000", True),
+        ("2000", "2,000 = 1,500 + 500", True),
+        ("3000", "2(1,500) = 3,000", True),
+        ("10500", "10,000(1.05) = 10,500", True),
+        ("55,380", "(39)(1,420)", True),
+        ("1,500,000", "1,000 \\times 1,500 = 1,500,000", True),
+        ("1500 + x", "1,500 + x", True),
+        ("x = 1500", "x = 1,500", True),
+        ("x \\ne 1200", "x != 1,200", True),
+        ("1200", "(x, y) = (1,200)", False),
+        ("1200", "(1,200)", False),
+        ("1, -200, 300", "1,-200,300", True),
+        ("60", "5!/2!=60", True),
+        ("12", "2 \\times 3!=12", True),
+        ("120", "n = 5!=120", True),
+        ("5!", "5!=120", True),
+        ("x^2 \\ne 4", "x^2!=4", True),
+        ("2 \\ne x", "2!=x", True),
+        ("2", "2!=x", False),
+        ("5 \\ne 120", "5 != 120", True),
+        ("5 \\ne 120", "5!=120", False),
+        ("2(1/2)", "1", True),
+        ("(2)(48) + 2", "98", True),
+        ("f(3)", "3f", False),
+        ("V = lwh", "V = whl", True),
+        ("lwh", "l w h", True),
+        ("lwh", "lw", False),
+        ("A B C", "C A B", False),
+        ("fly", "lfy", False),
+        ("Amy", "M a y", False),
+        ("\\text{lwh}", "whl", False),
+        ("five", "\\text{Five}", True),
+        ("6", "\\text{five}", False),
     ],
 )
 def test_more_cases_both_ways_round(gold, answer, is_same):
@@ -254,7 +289,17 @@ FALSE_SUMS = [
     "97°=98",
     "$97 = 98",
     "1/0 = 98",
+    "2(96)=98",
+    "4!=98",
+    "1,098-1,001=98",
 ]
+
+
+@pytest.mark.parametrize(
+    "answer", ["1,500 + 500 = 3,000", "$1,500 + $500 = $3,000", "$1,500 + 500 = 3,000$", "3,000 = 1,500 + 500", "3,000=1,500"]
+)
+def test_a_false_sum_with_commas_of_thousands_has_no_result(answer):
+    assert [grade_answer(answer, gold).score for gold in ("3000", "3,000", "\\$3,000")] == [0.0] * 3
 
 
 @pytest.mark.parametrize("answer", FALSE_SUMS)
@@ -262,7 +307,9 @@ def test_a_false_sum_has_no_result(answer):
     assert grade_answer(answer, "98").score == 0.0
 
 
-@pytest.mark.parametrize("answer", ["90+8=98", "2^6+34=98", r"\sqrt{9604}=98", "7^2+7^2=98"])
+@pytest.mark.parametrize(
+    "answer", ["90+8=98", "1,098 - 1,000 = 98", "2(49)=98", "3!+92=98", "2^6+34=98", r"\sqrt{9604}=98", "7^2+7^2=98"]
+)
 def test_a_true_sum_has_its_result(answer):
     assert grade_answer(answer, "98").score == grade_answer("98", answer).score == 1.0
 

@@ -89,6 +89,8 @@ ATTACKS = {  # by the name that docs/reward-hacking.md gives them: completions a
         ("<think>a</think> <answer>44+19=98</answer>", WELL_FORMED),
         ("<think>a</think> <answer>97=98</answer>", WELL_FORMED),
         ("<think>a</think> <answer>1=2==98</answer>", WELL_FORMED),
+        ("<think>a</think> <answer>2(96)=98</answer>", WELL_FORMED),  # no mixed number
+        ("<think>a</think> <answer>4!=98</answer>", WELL_FORMED),
     ],
     "work for the grader": [
         ("<think>a</think> <answer>95**36**50</answer>", WELL_FORMED),

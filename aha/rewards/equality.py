@@ -9,6 +9,8 @@ from aha.rewards.numbers import same_quantity
 
 Ask = Callable[[str, str], bool]  # whether two expressions, in plain notation, are the same
 LETTERS_ONLY = re.compile(r"[^\W\d_]{2,}")
+NO_VOWELS = re.compile(r"[b-df-hj-np-tv-xz]{3}|[xyz]{3}")
+ROMAN = set("ivxlcdm")
 PLAIN_KINDS = {"number", "words", "literal", "letter", "choice", "infinity"}  # which differ where their kinds do
 
 
@@ -87,18 +89,26 @@ def same(a: Form, b: Form, ask: Ask) -> bool:
         listed, text = (a, b) if a.kind == "list" else (b, a)
         if all(part.kind == "letter" for part in listed.parts):  # several choices
             return "".join(part.text for part in listed.parts) == text.text
-    if _are_words(a, b):
-        return a.text.casefold() == b.text.casefold()
+    if _are_words(left := a.text.replace(" ", ""), right := b.text.replace(" ", "")):
+        return left.casefold() == right.casefold()
     if kinds <= {"number", "expression", "letter"} or ("expression" in kinds and kinds & {"list", "tuple", "union", "matrix"}):
         return ask(a.text, b.text)
     return False
 
 
-def _are_words(a: Form, b: Form) -> bool:
-    """Whether two texts are nothing but letters, so many or so large that they name something and are no product."""
-    return all(LETTERS_ONLY.fullmatch(form.text) for form in (a, b)) and any(
-        len(form.text) > 2 or not form.text.islower() for form in (a, b)
-    )
+def _are_words(a: str, b: str) -> bool:
+    """Whether two texts are nothing but letters, and name something rather than multiply."""
+    return all(map(LETTERS_ONLY.fullmatch, (a, b))) and not (_are_factors(a) and _are_factors(b))
+
+
+def _are_factors(letters: str) -> bool:
+    """Whether letters are variables that are multiplied: two small ones, or three different ones that make no word.
+
+    That is: without a vowel, which y is but in xyz, and not all of them Roman numerals.
+    """
+    if len(letters) == 2:
+        return letters.islower()
+    return bool(NO_VOWELS.fullmatch(letters)) and len(set(letters)) == 3 and not set(letters) <= ROMAN
 
 
 def _letters(text: str) -> str:

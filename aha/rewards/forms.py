@@ -53,6 +53,10 @@ SPOKEN = {  # what words alone say
 }  # fmt: skip
 FALSE_SUM = "false sum"  # the marks of a literal that says so
 SIDE_BY_SIDE = re.compile(r"[0-9.] [0-9.]|[0-9]\)[0-9]")  # (97)1 may be read as a product or a sum
+SIGN = r"[-+*/=<>]|\\(?:times|cdot|div|pm|le|ge|ne|approx)(?![A-Za-z])"
+GROUPS = r"(?<![0-9.,])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9]|,[0-9])(?:\.[0-9]+)?"
+# A number with commas of thousands beside a sign or a bracket that multiplies: "1,500 + 500", "2(1,500)".
+SUMMAND = re.compile(rf"(?:{SIGN}|[0-9]\)?\()\s*[＄$€£]?{GROUPS}|{GROUPS}(?=\s*(?:{SIGN}|\())")
 THOUSANDS = re.compile(r"(?<![0-9.])[0-9]{1,3}(?: [0-9]{3})+(?![0-9])")
 BASE_DIGITS = re.compile(r"[0-9A-F]+_(?:\{?\(?[0-9]+\)?\}?)")
 
@@ -111,6 +115,9 @@ def read_forms(text: str) -> tuple[Form, ...]:
     if nested is None:  # its brackets say nothing about what belongs together
         return (Form("words", _folded(bare)) if is_prose(bare) else _expression(bare),)
     forms = [form for decimal_comma in (False, True) if (form := _quantity_form(bare, decimal_comma))]
+    joined = SUMMAND.sub(lambda match: match[0].replace(",", ""), bare)
+    if not forms and joined != bare:
+        forms.append(_read(joined))
     other = _read(bare)
     if not forms or (other.kind not in ("number", "expression", "words") and not ZERO_GROUP.search(bare)):
         forms.append(other)

@@ -39,6 +39,10 @@ FUNCTIONS = frozenset(
 )
 BARE_FUNCTION = re.compile(r"(?<![\\A-Za-z])(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp)(?=[\s(\\0-9^{]|[a-z]\b)")
 BARE_GREEK = re.compile(r"(?<![\\A-Za-z])(pi|theta|alpha|beta|gamma|lambda|sigma|omega)(?![A-Za-z])")
+# `5!=120`: a factorial and an equals sign, where no letter stands in the member of the chain before it, and a digit behind.
+FACTORIAL_EQUALS = re.compile(
+    r"((?:^|[=<>,;])(?:\\(?:frac|times|cdot|div)(?![A-Za-z])|(?![^\W\d_])[^\\=<>,;])*[0-9)]!)(?==\s*[＄$]?[0-9])"
+)
 BARE_SQRT = re.compile(r"(?<![\\A-Za-z])sqrt\s*(?=[({0-9])")
 
 
@@ -76,6 +80,7 @@ def plain(text: str) -> str:
     text = re.sub(r"(?<=\.)([0-9]*)\\dot\s*\{?([0-9])\}?(?![0-9\\])", r"\1\\overline{\2}", text)
     text = re.sub(r"<=|=<", r"\\le ", text)
     text = re.sub(r">=", r"\\ge ", text)
+    text = FACTORIAL_EQUALS.sub(r"\1 ", text)
     text = re.sub(r"!=|\\not\s*=", r"\\ne ", text)
     text = re.sub(r"(?<=[\w)}])\s*\*\*\s*(?=[\w({-])", "^", text)
     text = re.sub(r"\^\s*(-?[0-9]{2,}|-[0-9a-zA-Z])", r"^{\1}", text)  # on a keyboard, 2^10 is two to the ten

@@ -19,6 +19,8 @@ POINTS = 4  # at which expressions with variables are compared
 NEGATIVE = -1.63  # where |x| is not x
 POSITIVE = (0.73, 1.31, 0.59, 2.17, 1.87, 0.41, 3.13)  # where roots and logarithms are real
 DEGREES = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\{?[0-9]\}?\s*)?)[({]?\s*([0-9.]+)\s*°\s*[)}]?")
+# A number or a bracket before a bracket with a number, which latex2sympy would read as a mixed number: 2(3) is no five.
+PRODUCT = re.compile(r"((?<![\w^\\.])[0-9]*\.?[0-9]+|(?<=[0-9])\))\s*\((?=\s*(?:[0-9.]|\\frac))")
 # Towers of powers, exponents of five digits and more, and factorials of three: numbers that nobody can write out.
 UNBOUNDED = re.compile(
     r"(?:\^|\*\*)\s*[{(]*\s*-?[\d.]*\s*[})]*\s*(?:\^|\*\*)|(?:\^|\*\*)\s*[{(]*\s*-?\d{5,}|\d{3,}\s*!|!\s*!|\)\s*!"
@@ -141,7 +143,7 @@ def expression(text: str) -> Any:
     from math_verify.grader import should_treat_as_complex
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its own time-out is off
-    text = DEGREES.sub(r"\1{\\frac{\2\\pi}{180}}", text)
+    text = PRODUCT.sub(r"\1\\cdot(", DEGREES.sub(r"\1{\\frac{\2\\pi}{180}}", text))
     number = read_quantity(text)
     if number is not None and not number.places:
         text = f"\\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
