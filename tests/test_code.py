@@ -252,11 +252,89 @@ def test_asserts_that_a_right_program_never_reaches_do_not_count():
         ),
         ("class C:\n  _index = 7\n  _peer = 8", "assert C()._index == 7 and C()._peer == 8"),
         ("def f(x): return x", "if __name__ == '__main__':\n  assert f(1) == 1"),
+        (
+            "def f(d): return d[0]",
+            "try: f({1: 2})\nexcept KeyError as e: assert e.args == (0,) and str(e) == '0'\nelse: assert 0",
+        ),
+        (
+            "def f(x): raise ValueError('no', [x, {2}])",
+            "try: f(1)\nexcept ValueError as e: assert e.args == ('no', [1, {2}])\nelse: assert 0",
+        ),
+        ("import sys\ndef f(): sys.exit(3)", "try: f()\nexcept SystemExit as e: assert e.code == 3\nelse: assert 0"),
+        (
+            "def f(x): return x.decode()",
+            "try: f(b'a\\xff')\nexcept UnicodeDecodeError as e: assert e.start == 1\nelse: assert 0",
+        ),
+        (
+            "def f(): open('none')",
+            "try: f()\nexcept FileNotFoundError as e: assert e.errno == 2 and \"'none'\" in str(e)\nelse: assert 0",
+        ),
+        (
+            "class E(Exception):\n  def __str__(s): return 'own'\ndef f(): raise E(1, E())",
+            "try: f()\nexcept Exception as e: assert (type(e).__name__, str(e)) == ('E', 'own')\nelse: assert 0",
+        ),
+        (
+            "def f(): raise ExceptionGroup('two', [ValueError()])",
+            "try: f()\nexcept Exception as e: assert type(e).__name__ == 'ExceptionGroup'\nelse: assert 0",
+        ),
+        (
+            "def f(g):\n  try: g()\n  except KeyError as e: return e.args",
+            "def g(): raise KeyError('a', 2)\nassert f(g) == ('a', 2)",
+        ),
+        ("def f(g):\n  x = [1]\n  g(x)\n  return x", "assert f(lambda x: x.append(2)) == [1, 2]"),
+        ("def f(g):\n  x = {}\n  g(x=x)\n  return x", "def g(x): x['a'] = 1\nassert f(g) == {'a': 1}"),
+        ("class N: pass\ndef f(d): pass", "n = N()\nd = {n: 1}\nf(d)\nassert d[n] == 1"),
         ("@__import__('dataclasses').dataclass(order=True)\nclass P:\n  x: int", "assert P(1) < P(2) and P(1).x == 1"),
     ],
 )
 def test_tests_see_what_they_would_see_in_one_process(program, tests):
     assert grade_answer(program, tests).reason == "passed"
+
+
+UNITTEST = """import unittest
+class T(unittest.TestCase):
+    def test_value(self):
+        self.assertEqual(f(2), 8)
+    def test_error(self):
+        with self.assertRaises(TypeError): f('a')
+"""
+RUNS = [
+    "if __name__ == '__main__':\n    unittest.main()",
+    "unittest.main(argv=['x'], exit=False)",
+    "unittest.TextTestRunner().run(unittest.TestLoader().loadTestsFromTestCase(T))",
+    "T('test_value').run()",
+]
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("run", RUNS)
+def test_tests_of_unittest_are_run(run, partial):
+    assert grade_answer(CUBE, UNITTEST + run, partial=partial).reason == "passed"
+    grade = grade_answer("def f(x): return x + 0", UNITTEST + run, partial=partial)
+    assert (grade.score, "T.test_value: AssertionError: 2 != 8" in grade.reason) == (0.0, True)
+    grade = grade_answer("import os\ndef f(x): os._exit(0)", UNITTEST + run, partial=partial)
+    assert (grade.score, "the solution ended its process" in grade.reason) == (0.0, True)
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize(
+    ("tests", "reason"),
+    [
+        ("import unittest\nf(2)\nif __name__ == '__main__':\n    unittest.main()", "the tests hold no test that unittest runs"),
+        ("import unittest\nf(2)\nunittest.main(exit=False)", "the tests hold no test that unittest runs"),
+        (UNITTEST.replace("    def", "    @unittest.skip('a')\n    def") + "f(2)\n" + RUNS[0], "the tests hold no test that"),
+        (
+            UNITTEST.replace("    def", "    @unittest.expectedFailure\n    def") + RUNS[0],
+            "a test that is expected to fail passes",
+        ),
+        (UNITTEST, "the tests never call the solution"),
+        ("import doctest\nf(2)\ndoctest.testmod()", "doctest is not run"),
+        ("import doctest\ndef t():\n    '''\n    >>> f(2)\n    8\n    '''\nf(2)\ndoctest.testmod()", "doctest is not run"),
+    ],
+)
+def test_tests_that_are_not_run_pay_nothing(tests, reason, partial):
+    grade = grade_answer(CUBE, tests, partial=partial)
+    assert (grade.score, reason in grade.reason) == (0.0, True), grade
 
 
 def test_tests_that_hand_over_objects_of_their_own_are_told():
@@ -355,6 +433,41 @@ def test_an_assert_in_a_function_of_the_tests_fails_whatever_the_solution_catche
     tests = "def g(x): assert x == 2\nassert f(g) == 8"
     assert "AssertionError" in grade_answer(program, tests).reason
     assert grade_answer(program.replace("g(1)", "g(2)"), tests).reason == "passed"
+
+
+UNITTEST_TRICKS = {
+    **{name: TRICKS[name] for name in ("exit", "exit when called", "exit at once when called", "equal to all")},
+    "skip": "import unittest\ndef f(x): raise unittest.SkipTest('a')",
+    "stop": "def f(x): raise KeyboardInterrupt",
+    "stop quietly": "def f(x): raise GeneratorExit",
+    "name of a skip": "class SkipTest(Exception): pass\ndef f(x): raise SkipTest",
+    "patched unittest": "import unittest\nunittest.TestCase.assertEqual = unittest.TestCase.run = print\ndef f(x): return 0",
+}
+
+
+@pytest.mark.parametrize("trick", UNITTEST_TRICKS)
+def test_no_trick_passes_tests_of_unittest(trick):
+    for partial in (False, True):
+        grade = grade_answer(UNITTEST_TRICKS[trick], UNITTEST + RUNS[0], BRIEF, partial)
+        assert grade.score == 0.0, grade
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "ALWAYS()",
+        "type('A', (str,), {'__eq__': lambda s, o: True, '__hash__': str.__hash__})('')",
+        "*[type('A', (tuple,), {'__eq__': lambda s, o: True})()]",
+    ],
+)
+def test_no_argument_of_an_exception_equals_what_it_is_not(arguments):
+    program = ALWAYS.replace("class A", "class ALWAYS") + f"def f(): raise KeyError({arguments})"
+    tests = "try: f()\nexcept KeyError as e: assert e.args == ('x',)\nelse: assert 0"
+    assert "AssertionError" in grade_answer(program, tests).reason
+    assert grade_answer("def f(): raise KeyError('x')", tests).reason == "passed"
+    equal = "type('A', (tuple,), {'__eq__': lambda s, o: True})()"
+    own = f"class E(KeyError):\n  args = property(lambda s: {equal})\ndef f(): raise E"
+    assert grade_answer(own, tests).score == 0.0
 
 
 def test_the_probes_can_be_passed():

@@ -11,6 +11,7 @@ token of the tests; see `Verdict`.
 
 import ast
 import builtins
+import functools
 import importlib
 import itertools
 import json
@@ -27,6 +28,9 @@ from typing import Any, NoReturn
 
 FORK_TRIES = 100
 MAX_BYTES = 1 << 28  # of a message; more than that is noise on the pipe
+MAX_TEXT = 500  # characters of an exception that cross
+Keep = Callable[[Any], Any]  # JSON for a value that is no data
+Fetch = Callable[[str, Any], Any]  # and what that JSON stands for on the other side
 # What the tests may do with an object that stays in the child, by the method that asks for it.
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "__call__": lambda target, *args, **kwargs: target(*args, **kwargs),
@@ -130,7 +134,7 @@ for _name in OPERATIONS:
     setattr(Remote, _name, _asks(_name))
 
 
-def encode(value: Any, keep: Callable[[Any], Any]) -> Any:
+def encode(value: Any, keep: Keep) -> Any:
     """JSON for a value; `keep` makes it for what cannot be told as data. Subclasses are told as what they extend."""
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
@@ -161,7 +165,7 @@ def encode(value: Any, keep: Callable[[Any], Any]) -> Any:
     return keep(value)
 
 
-def decode(told: Any, fetch: Callable[[str, Any], Any]) -> Any:
+def decode(told: Any, fetch: Fetch) -> Any:
     """The value of JSON made by `encode`; `fetch` finds what is no data. Raises for what nobody would have sent."""
     if isinstance(told, list):
         return [decode(item, fetch) for item in told]
@@ -195,12 +199,42 @@ def decode(told: Any, fetch: Callable[[str, Any], Any]) -> Any:
     return fetch(shape, inner)
 
 
+def perform(call: Callable[..., Any], request: dict[str, Any], fetch: Fetch, keep: Keep) -> tuple[Any, dict[Any, Any]]:
+    """Call for the other side: the value, and by their place or name the arguments that the call has changed."""
+    given = [decode(told, fetch) for told in request["args"]]
+    named = {name: decode(told, fetch) for name, told in request["kwargs"].items()}
+    value = encode(call(*given, **named), keep)
+    before = dict(enumerate(request["args"])) | request["kwargs"]
+    after = {i: encode(arg, keep) for i, arg in (*enumerate(given), *named.items()) if isinstance(arg, MUTABLE)}
+    return value, {i: new for i, new in after.items() if new != before[i]}
+
+
+def performed(reply: Any, args: tuple[Any, ...], kwargs: dict[str, Any], fetch: Fetch) -> Any:
+    """What `perform` of the other side gave: the value, after `args` and `kwargs` were changed as it has changed its copies."""
+    value, changed = reply
+    for place, new in changed.items():
+        _refill(kwargs[place] if place in kwargs else args[int(place)], decode(new, fetch))
+    return decode(value, fetch)
+
+
+def _refill(container: Any, new: Any) -> None:
+    """Make `container` hold what a call left in its copy of it."""
+    if type(container) is not type(new):
+        return
+    if isinstance(container, list | bytearray):
+        container[:] = new
+    else:
+        container.clear()
+        container.extend(new) if isinstance(container, deque) else container.update(new)
+
+
 class Solution:
     """The child: runs the solution, then what the tests ask of it."""
 
     def __init__(self, pipe: Pipe):
         self.pipe = pipe
         self.objects: list[Any] = []
+        self.places: dict[int, int] = {}  # of the objects in that list, by their ids
         self.started = time.monotonic()
 
     def serve(self, source: str) -> None:
@@ -219,13 +253,8 @@ class Solution:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         def run() -> Any:
-            target = self.objects[request["on"]]
-            given = [decode(told, self.fetch) for told in request["args"]]
-            named = {name: decode(told, self.fetch) for name, told in request["kwargs"].items()}
-            value = encode(OPERATIONS[request["do"]](target, *given, **named), self.keep)
-            before = dict(enumerate(request["args"])) | request["kwargs"]
-            after = {i: encode(arg, self.keep) for i, arg in (*enumerate(given), *named.items()) if isinstance(arg, MUTABLE)}
-            return value, {i: new for i, new in after.items() if new != before[i]}
+            operation = functools.partial(OPERATIONS[request["do"]], self.objects[request["on"]])
+            return perform(operation, request, self.fetch, self.keep)
 
         if not request["cpu"]:
             return self.attempt(run)
@@ -246,11 +275,13 @@ class Solution:
             return told_error(error)
 
     def keep(self, value: Any) -> Any:
-        self.objects.append(value)
-        return {"t": "object", "v": len(self.objects) - 1}
+        place = self.places.setdefault(id(value), len(self.objects))
+        if place == len(self.objects):
+            self.objects.append(value)
+        return {"t": "object", "v": place}
 
     def fetch(self, shape: str, told: Any) -> Any:
-        if shape == "mine":
+        if shape == "object":
             return self.objects[told]
         if shape == "library":
             return operator.attrgetter(told[1])(importlib.import_module(told[0]))
@@ -262,21 +293,38 @@ class Solution:
                 self.pipe.send(self.answer({**reply, "cpu": 0}))
             if "error" in reply["result"]:
                 raise error_of(reply["result"])
-            return decode(reply["result"]["value"], self.fetch)
+            return performed(reply["result"]["value"], args, kwargs, self.fetch)
 
         return call_back
 
 
 def told_error(error: BaseException) -> dict[str, Any]:
-    return {"error": type(error).__name__, "text": str(error)[:500]}
+    """JSON for an exception: its name, its text, and its arguments if all of them are data."""
+    text = str(error)[:MAX_TEXT]
+    try:
+        arguments = [encode(argument, _no_data) for argument in error.args]
+    except Exception:
+        arguments = [text]
+    return {"error": type(error).__name__, "text": text, "args": arguments}
 
 
 def error_of(told: dict[str, Any]) -> BaseException:
     """What `told_error` made: a built-in exception, or for any other one of the same name."""
-    kind = getattr(builtins, told["error"], None)
-    if not (isinstance(kind, type) and issubclass(kind, BaseException)) or issubclass(kind, UnicodeError):
-        kind = type(str(told["error"]), (Exception,), {})  # one of the other side, or one that wants more than a text
-    return kind(told["text"])
+    name, text = str(told["error"]), str(told["text"])
+    kind = getattr(builtins, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        kind = type(name, (Exception,), {})
+    try:
+        error: BaseException = kind(*(decode(argument, _no_data) for argument in told["args"]))
+        if str(error)[:MAX_TEXT] == text:
+            return error
+        return type(name, (kind,), {"__str__": lambda _: text})(*error.args)  # told by what did not cross
+    except (TypeError, ValueError):  # one that cannot be made of these
+        return type(name, (Exception,), {})(text)
+
+
+def _no_data(*_: Any) -> NoReturn:
+    raise TypeError("an object, where data are wanted")
 
 
 def _interrupt(timer: int, seconds: float) -> None:
@@ -319,7 +367,7 @@ class Tests:
         failed: AssertionError | None = None
         while "call" in reply:
             try:
-                result = {"value": encode(self._call(reply), self.keep)}
+                result = {"value": perform(self.functions[reply["call"]], reply, self.fetch, self.keep)}
             except Exception as error:
                 failed = failed or (error if isinstance(error, AssertionError) else None)
                 result = told_error(error)
@@ -327,16 +375,7 @@ class Tests:
             reply = self.pipe.receive()
         if failed:
             raise failed  # an assert of the tests, which the solution may not catch
-        value, changed = self._value(reply)
-        for place, new in changed.items():
-            _refill(kwargs[place] if place in kwargs else args[int(place)], decode(new, self.fetch))
-        return decode(value, self.fetch)
-
-    def _call(self, request: dict[str, Any]) -> Any:
-        """Call a function of the tests for the solution."""
-        given = [decode(arg, self.fetch) for arg in request["args"]]
-        named = {name: decode(arg, self.fetch) for name, arg in request["kwargs"].items()}
-        return self.functions[request["call"]](*given, **named)
+        return performed(self._value(reply), args, kwargs, self.fetch)
 
     def end(self) -> str:
         """How the child ended that says nothing any more."""
@@ -355,7 +394,7 @@ class Tests:
 
     def keep(self, value: Any) -> Any:
         if isinstance(value, Remote):
-            return {"t": "mine", "v": object.__getattribute__(value, "_remote_index")}
+            return {"t": "object", "v": object.__getattribute__(value, "_remote_index")}
         module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "<")
         if module in sys.stdlib_module_names | {"builtins"} and "<" not in name:
             return {"t": "library", "v": [module, name]}
@@ -368,17 +407,6 @@ class Tests:
         if shape != "object" or not isinstance(told, int):
             raise Ended
         return Remote(self, told)
-
-
-def _refill(container: Any, new: Any) -> None:
-    """Make `container` hold what the solution left in its copy of it."""
-    if type(container) is not type(new):
-        return
-    if isinstance(container, list | bytearray):
-        container[:] = new
-    else:
-        container.clear()
-        container.extend(new) if isinstance(container, deque) else container.update(new)
 
 
 def wanted(tree: ast.Module) -> tuple[set[str], set[str]]:
@@ -432,6 +460,42 @@ class Count(ast.NodeTransformer):
         return ast.fix_missing_locations(ast.copy_location(wrapped, node))
 
 
+def listen(tests: str) -> Callable[[], None]:
+    """Watch what unittest runs for the tests, and return what raises Ended if it found no test, or one that fails.
+
+    Its runners only print that, or end the process. doctest is not run: `wanted` does not see the names in its examples.
+    """
+    results: list[Any] = []
+    if "doctest" in tests:
+        importlib.import_module("doctest").DocTestRunner.__init__ = _no_doctest
+    if "unittest" in tests:
+        unittest: Any = importlib.import_module("unittest")
+        begin, main = unittest.TestResult.__init__, unittest.main
+
+        def watched(self: Any, *args: Any, **kwargs: Any) -> None:
+            results.append(self)
+            begin(self, *args, **kwargs)
+
+        unittest.TestResult.__init__ = watched
+        unittest.main = lambda *args, **kwargs: main(*args, **kwargs | {"exit": False})
+
+    def check() -> None:
+        for result in results:
+            for test, trace in result.failures + result.errors:
+                last = trace.strip().splitlines()[-1]
+                raise Ended("" if last == Ended.__name__ else f"{test.id().removeprefix('__main__.')}: {last[:200]}")
+            if not result.wasSuccessful():
+                raise Ended("a test that is expected to fail passes")
+        if results and not sum(result.testsRun - len(result.skipped) for result in results):
+            raise Ended("the tests hold no test that unittest runs")
+
+    return check
+
+
+def _no_doctest(*_: Any, **__: Any) -> NoReturn:
+    raise Ended("doctest is not run: its examples do not see the solution")
+
+
 def examine(tests: str, peer: Tests, verdict: Verdict, single: bool) -> None:
     """Run the tests and tell how they went."""
     tree = ast.parse(tests, "tests.py")
@@ -440,10 +504,13 @@ def examine(tests: str, peer: Tests, verdict: Verdict, single: bool) -> None:
     if single:
         tree = counter.visit(tree)
         verdict.tell(f"of {next(counter.numbers)}")
-    scope: dict[str, Any] = {"__name__": "__main__", "__tell__": verdict.tell}
+    sys.modules["__main__"] = main = types.ModuleType("__main__")  # where unittest looks for tests
+    scope = vars(main)
+    scope["__tell__"] = verdict.tell
     scope |= {name: importlib.import_module(name) for name in modules}
     if "random" in tests:
         importlib.import_module("random").seed(0)
+    check = listen(tests)
     complete = True
     parts = [ast.Module([statement], []) for statement in tree.body] if single else [tree]
     try:
@@ -457,6 +524,7 @@ def examine(tests: str, peer: Tests, verdict: Verdict, single: bool) -> None:
                     raise
                 complete = False
                 verdict.tell(f"raises {type(error).__name__}: {error}")
+        check()
         if peer.calls == 0:
             raise Ended("the tests never call the solution")
     except Ended as error:
@@ -505,6 +573,7 @@ def main() -> None:
     os.close(ask_r)
     os.close(reply_w)
     given = json.loads(read_frame(0))
+    sys.argv = ["tests.py"]
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (what the tests print is not the verdict)
     peer = Tests(Pipe(reply_r, ask_w), child, given["cpu"], given["wall"])
     examine(given["tests"], peer, Verdict(given["token"]), given["single"])
