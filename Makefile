@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 .PHONY: demo test test-all check format lint types docs tiny-base clean
 
 demo: .venv/run
-	$(BIN)/aha run recipes/demo.yaml
+	$(BIN)/aha run recipes/tiny-r1.yaml
 
 test: .venv/dev
 	$(BIN)/python -m pytest

@@ -103,7 +103,7 @@ def status(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="run directory, such as runs/demo")],
+    run: Annotated[Path, typer.Argument(help="run directory, such as runs/tiny-r1")],
     out: Annotated[Path | None, typer.Option(help="the page; default: report.html in the run directory")] = None,
 ) -> None:
     """Write one HTML page that shows what every stage of a run did, and print its path."""
@@ -115,7 +115,7 @@ def report(
 
 @app.command()
 def export(
-    stage: Annotated[str, typer.Argument(help="a stage directory such as runs/demo/zero, or a stage with --run")],
+    stage: Annotated[str, typer.Argument(help="a stage directory such as runs/tiny-r1/zero, or a stage with --run")],
     to: Annotated[Path, typer.Option(help="folder to write")],
     run: Annotated[Path | None, typer.Option(help="run directory of the stage")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace a model folder that is there")] = False,

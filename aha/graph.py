@@ -35,7 +35,7 @@ State = Literal["absent", "unfinished", "done", "changed"]
 class Node:
     """A stage of a recipe and its directory.
 
-    Example: Node(cfg=GrpoStage(name="zero", ...), stage=StageDir(Path("runs/demo/zero")), needs=["base"],
+    Example: Node(cfg=GrpoStage(name="zero", ...), stage=StageDir(Path("runs/tiny-r1/zero")), needs=["base"],
                   inputs={"model": "0d31..."}, fingerprint="77ab...")
     """
 

@@ -21,7 +21,7 @@ PATIENCE = 10.0  # seconds in which the stage of a run that was killed notices t
 class Holder:
     """Who runs, or ran last, in a run directory.
 
-    Example: Holder(pid=4711, host="laptop", command="aha run recipes/demo.yaml", stage="zero")
+    Example: Holder(pid=4711, host="laptop", command="aha run recipes/tiny-r1.yaml", stage="zero")
     """
 
     pid: int

@@ -28,7 +28,7 @@ HASHED_OUTPUT = 64 * 2**20  # bytes; of larger files that a stage wrote only the
 class RunDir:
     """The paths of a run.
 
-    Example: RunDir(Path("runs/demo")).stage("zero").path == Path("runs/demo/zero")
+    Example: RunDir(Path("runs/tiny-r1")).stage("zero").path == Path("runs/tiny-r1/zero")
     """
 
     path: Path
@@ -54,7 +54,7 @@ class RunDir:
 class StageDir:
     """The paths of one stage.
 
-    Example: StageDir(Path("runs/demo/zero")).checkpoint(50) == Path("runs/demo/zero/checkpoints/step-000050")
+    Example: StageDir(Path("runs/tiny-r1/zero")).checkpoint(50) == Path("runs/tiny-r1/zero/checkpoints/step-000050")
     """
 
     path: Path

@@ -1,4 +1,5 @@
-"""Write docs/cli.md, recipes.md, rewards.md and the samples of tiny-world.md from the program itself.
+"""Write docs/cli.md, recipes.md, rewards.md and the samples of tiny-world.md from the program itself, and the generated parts
+of guide.md from a recorded run.
 
 With --check, fail where they are out of step.
 
@@ -14,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 os.environ.update(COLUMNS="80", TERM="dumb", NO_COLOR="1")
 
+from guide import guide_files
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
@@ -143,6 +145,7 @@ def main() -> None:
     stale = []
     world = world_page((FOLDER / "tiny-world.md").read_text())
     pages = {"cli.md": cli_page(), "recipes.md": recipes_page(), "rewards.md": rewards_page(), "tiny-world.md": world}
+    pages |= guide_files((FOLDER / "guide.md").read_text(encoding="utf-8"))
     for name, text in pages.items():
         path = FOLDER / name
         if "--check" not in sys.argv:

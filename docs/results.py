@@ -1,6 +1,6 @@
 """Print finished runs as a Markdown table, as README.md and docs/algorithms.md show them.
 
-.venv/bin/python docs/results.py runs/demo runs/demo-43 runs/demo-44
+.venv/bin/python docs/results.py --stages runs/tiny-r1 runs/tiny-r1-43 --metrics countdown/pass@1 language/single
 .venv/bin/python docs/results.py --seeds runs/losses-42 runs/losses-43 runs/losses-44
 .venv/bin/python docs/results.py --seeds runs/tiny-zero-4? --metrics three/pass@1 four/pass@1 length/mean
 """
@@ -60,13 +60,27 @@ def by_stage(folders: list[Path], keys: list[str]) -> list[str]:
     return lines
 
 
+def by_metric(folders: list[Path], keys: list[str]) -> list[str]:
+    """For every metric a row for every run, a column for every stage that has one of them; values without intervals."""
+    runs = [(stages[0]["seed"], {stage["name"]: stage["measures"] for stage in stages}) for stages in map(stages_of, folders)]
+    names = [name for name, measures in runs[0][1].items() if any(key in measures for key in keys)]
+    lines = ["| metric | seed | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for key in keys:
+        for seed, stages in runs:
+            cells = [f"{stages[name][key].value:.3f}" if key in stages.get(name, {}) else "" for name in names]
+            lines.append(f"| {key} | {seed} | {' | '.join(cells)} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--seeds", action="store_true", help="runs of one recipe with several seeds: a row for every stage")
-    parser.add_argument("--metrics", nargs="+", default=[TASK, "format/rate", "length/mean"], help="with --seeds")
+    parser.add_argument("--stages", action="store_true", help="runs of one recipe: a column for every stage")
+    parser.add_argument("--metrics", nargs="+", default=[TASK, "format/rate", "length/mean"], help="with --seeds or --stages")
     args = parser.parse_args()
-    print("\n".join(by_stage(args.runs, args.metrics) if args.seeds else by_run(args.runs)))
+    by = by_metric if args.stages else by_stage
+    print("\n".join(by(args.runs, args.metrics) if args.seeds or args.stages else by_run(args.runs)))
 
 
 if __name__ == "__main__":

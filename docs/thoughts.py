@@ -2,7 +2,7 @@
 
 A claim is right where the equation that is handed in is right; one that a check on the page refutes is none.
 
-.venv/bin/python docs/thoughts.py runs/demo/base/rollouts/eval.parquet runs/demo/zero/rollouts/eval.parquet
+.venv/bin/python docs/thoughts.py runs/tiny-r1/base/rollouts/eval.parquet runs/tiny-r1/zero/rollouts/eval.parquet
 """
 
 import re

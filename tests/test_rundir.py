@@ -202,10 +202,10 @@ def test_the_fingerprint_of_a_folder_can_be_that_of_some_of_its_files(folder):
 
 
 def test_paths_of_a_stage():
-    stage = StageDir(Path("runs/demo/zero"))
-    assert stage.checkpoint(50) == Path("runs/demo/zero/checkpoints/step-000050")
-    assert stage.rollouts(10) == Path("runs/demo/zero/rollouts/step-000010.parquet")
-    assert stage.manifest == Path("runs/demo/zero/stage.json")
+    stage = StageDir(Path("runs/tiny-r1/zero"))
+    assert stage.checkpoint(50) == Path("runs/tiny-r1/zero/checkpoints/step-000050")
+    assert stage.rollouts(10) == Path("runs/tiny-r1/zero/rollouts/step-000010.parquet")
+    assert stage.manifest == Path("runs/tiny-r1/zero/stage.json")
 
 
 def test_checkpoints_are_the_complete_ones_oldest_first(tmp_path):

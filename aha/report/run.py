@@ -150,7 +150,7 @@ def read_run(folder: Path) -> Run:
     run = RunDir(folder)
     stages = [StageDir(path.parent) for path in folder.glob("*/config.yaml")]
     if not stages:
-        raise UserError(f"{folder}: no run directory, such as runs/demo: none of its folders holds a config.yaml")
+        raise UserError(f"{folder}: no run directory, such as runs/tiny-r1: none of its folders holds a config.yaml")
     recipe = next((_read(path, yaml.safe_load) for path in (run.recipe, run.summary) if path.exists()), {})
     order = [str(stage.get("name")) for stage in recipe.get("stages", [])]
     if run.recipe.exists():  # a stage that it no longer has may have left its directory
