@@ -26,7 +26,7 @@ from aha.graph import Node, config_text, dependents, graders, graph, refuse_chan
 from aha.lock import RunLock
 from aha.log import WIDTH, clock, printable, told
 from aha.metrics import Measure
-from aha.recipe import reference, references
+from aha.recipe import last_of_line, reference, references
 from aha.report import write_report
 from aha.rewards import load_grader, load_rewards
 from aha.rundir import RunDir, StageDir, damage, write_atomic, write_summary
@@ -218,7 +218,7 @@ def _shown(value: Any) -> str:
 
 
 def print_summary(recipe: Recipe, out: Path, console: Console) -> None:
-    """What each stage came to, and one problem as the first and the last measured stage answered it."""
+    """What each stage came to, and one problem as the first measured stage and the last of its line answered it."""
     table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", show_edge=False)
     for column in ("stage", "time", "measure", "value [95% interval]"):
         table.add_column(column, no_wrap=True)
@@ -231,8 +231,10 @@ def print_summary(recipe: Recipe, out: Path, console: Console) -> None:
             head = ("", "")
     console.print(table)
     answered = [cfg.name for cfg in recipe.stages if StageDir(out / cfg.name).answers.exists()]
-    if len(answered) > 1:
-        print_side_by_side(out, answered[0], answered[-1], console)
+    if answered:
+        last = last_of_line(answered, {cfg.name: cfg.model_dump() for cfg in recipe.stages})
+        if last != answered[0]:
+            print_side_by_side(out, answered[0], last, console)
     console.print(Text(f"{out}/summary.json"))
 
 

@@ -2,7 +2,7 @@
 
 import re
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,23 @@ def reference(value: str) -> tuple[str, str] | None:
     """("zero", "model") for "${zero.model}", None for anything else."""
     match = REFERENCE.match(value)
     return (match[1], match[2]) if match else None
+
+
+def last_of_line(names: Sequence[str], configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The last of the stages `names` whose policy descends from the same weights as that of the first: a student with
+    weights of its own is no later state of its teacher. `configs`: the keys of every stage.
+
+    Example: ["base", "zero", "student"], with the models tiny-base, tiny-base and tiny-student -> "zero"
+    """
+
+    def origin(name: str) -> str:
+        model = str(configs[name].get("model"))
+        found = reference(model)
+        if configs[name].get("init") == "scratch":
+            return name
+        return origin(found[0]) if found and found[0] in configs else model
+
+    return [name for name in names if origin(name) == origin(names[0])][-1]
 
 
 def references(cfg: StageConfig) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 from toy_chain import STAGES, load_chain, write_chain
 
 from aha.graph import config_text, dependents, graders, graph, own_changes, read_config, refuse_changed, roots_of, told_changes
-from aha.recipe import load_recipe, needs, references, resolve
+from aha.recipe import last_of_line, load_recipe, needs, references, resolve
 from aha.rundir import RunDir, write_atomic
 from aha.stage_configs import GrpoStage, SftStage
 from aha.types import UserError
@@ -308,3 +308,18 @@ def test_a_run_whose_configuration_names_no_inputs_is_refused_in_words(chain):
     assert nodes_of(chain)["a"].state == "unfinished"
     (chain / "model" / "config.json").write_text("{}")
     assert own_changes(nodes_of(chain)["a"]) == ["its inputs (model or data files) have changed"]
+
+
+@pytest.mark.parametrize(
+    ("names", "last"),
+    [
+        (["base", "zero", "align", "student", "made"], "align"),
+        (["base", "student"], "base"),
+        (["student", "more", "align"], "more"),
+        (["made", "base"], "made"),
+    ],
+)
+def test_the_last_of_a_line_descends_from_the_weights_of_its_first(names, last):
+    models = {"base": "tiny", "zero": "tiny", "silent": "${zero.model}", "align": "${silent.model}", "student": "mini"}
+    configs = {name: {"model": model} for name, model in {**models, "more": "${student.model}"}.items()}
+    assert last_of_line(names, {**configs, "made": {"model": "tiny", "init": "scratch"}}) == last

@@ -127,6 +127,7 @@ def chain(run) -> Path:
         {"math/pass@1": measure(0.5)},
         [*steps, {"step": 4, **evaluated}],
         {"math/0": RIGHT, "math/1": WRONG},
+        model="tiny",
     )
     kept = {"sample/candidates": 40, "kept/correct": 30, "kept/language": 29, "sample/kept": 20, "math/pass@1": measure(0.9)}
     trace = {"origin": "zero", "task": "math", "steps": ["drop_fillers"], "language": "en"}
@@ -158,8 +159,8 @@ def test_page_shows_every_stage_and_loads_nothing(chain):
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in (chain / "report.html").read_text()
     for told in (
-        "math/pass@1 rose from 0.200",
-        "to 0.600 [0.550, 0.650] at align",
+        "math/pass@1 did not clearly change: from 0.200",
+        "to 0.500 [0.450, 0.550] at zero",  # align descends from weights of its own
         "20 kept of 40 candidates",
         "pairs/accuracy",
     ):

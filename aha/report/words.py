@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass
 
 from aha.metrics import Measure, bootstrap
+from aha.recipe import last_of_line
 from aha.report.run import Run, Stage
 
 
 @dataclass(frozen=True)
 class Result:
-    """The main measure at the first and the last stage that have it.
+    """The main measure at the first stage that has it, and at the last of its line.
 
     Example: Result(first="base", before=Measure(0.25, ...), last="zero", after=Measure(0.33, ...),
                     difference=Measure(0.08, 0.05, 0.11, 512), verb="rose")
@@ -24,10 +25,14 @@ class Result:
 
 
 def result(run: Run) -> Result | None:
-    """What the run came to, or None where fewer than two stages have the main measure."""
-    if len(run.measured) < 2:
+    """What the run came to, from the first measured stage to the last of its line; None where these are the same."""
+    measured = {stage.name: stage for stage in run.measured}
+    if not measured:
         return None
-    first, last = run.measured[0], run.measured[-1]
+    first = run.measured[0]
+    last = measured[last_of_line(list(measured), {stage.name: stage.config for stage in run.stages})]
+    if first is last:
+        return None
     before, after = first.measures[run.main], last.measures[run.main]
     pairs = [(row, last.answers[key]) for key, row in first.answers.items() if key in last.answers]
     task = run.main.removesuffix("/pass@1")
