@@ -164,17 +164,28 @@ def is_repetitive(text: str) -> bool:
 
 def is_single_language(thoughts: str, language: str) -> bool:
     """Whether thoughts have at least five words, of which 95 percent are in `language`."""
-    part, words = share_in(thoughts, language)
+    return _is_single(share_in(thoughts, language))
+
+
+def _is_single(share_and_words: tuple[float, int]) -> bool:
+    part, words = share_and_words
     return words >= MIN_WORDS and part >= SINGLE
 
 
-def _single_language(groups: Sequence[Group], prompt: PromptConfig) -> Measure:
-    targets = {id(c): target_language(g.problem) for g in groups for c in g.completions}
-
-    def is_single(completion: Completion) -> bool:
-        return is_single_language(parse(completion.text, prompt.think, prompt.answer).thoughts, targets[id(completion)])
-
-    return share(groups, is_single)
+def _languages(groups: Sequence[Group], prompt: PromptConfig) -> dict[str, Measure]:
+    """`language/single`, the same of every task where there are several, and `language/words`."""
+    read = {
+        id(c): share_in(parse(c.text, prompt.think, prompt.answer).thoughts, language)
+        for g in groups
+        for language in [target_language(g.problem)]
+        for c in g.completions
+    }
+    tasks = tasks_of(groups)
+    of_tasks = {f"{task}/single_language": of_task(groups, task) for task in tasks if len(tasks) > 1}
+    single = {"language/single": groups, **of_tasks}
+    measures = {key: share(asked, lambda c: _is_single(read[id(c)])) for key, asked in single.items()}
+    words = [sum(read[id(c)][1] for c in g.completions) / len(g.completions) for g in groups]
+    return measures | {"language/words": mean(words)}
 
 
 def of_task(groups: Sequence[Group], task: str) -> list[Group]:
@@ -201,8 +212,9 @@ def measure(groups: Sequence[Group], prompt: PromptConfig, k: int | None = None)
     `<task>/pass@1` (of requests `<task>/answered` or `<task>/refused`); with several samples per problem `<task>/pass@k`
     and `<task>/maj@k`, for all samples unless `k` says how many; `format/rate`; `length/mean` in tokens;
     `language/single`, the share of thoughts of at least five words of which 95 percent are in the language of the
-    problem, that of its question unless a column says so; `repetition/rate`, the share of completions of whose word
-    4-grams more than half came before.
+    problem, that of its question unless a column says so, and with several tasks `<task>/single_language`, the same of
+    each; `language/words`, the words of the thoughts of one completion in any language; `repetition/rate`, the share of
+    completions of whose word 4-grams more than half came before.
     """
     measures = {}
     for task in tasks_of(groups):
@@ -214,6 +226,6 @@ def measure(groups: Sequence[Group], prompt: PromptConfig, k: int | None = None)
             measures[f"{task}/maj@{size}"] = maj_at_k(mine, size, prompt)
     measures["format/rate"] = share(groups, lambda c: parse(c.text, prompt.think, prompt.answer).is_well_formed)
     measures["length/mean"] = mean([sum(len(c.sample.token_ids) for c in g.completions) / len(g.completions) for g in groups])
-    measures["language/single"] = _single_language(groups, prompt)
+    measures |= _languages(groups, prompt)
     measures["repetition/rate"] = share(groups, lambda c: is_repetitive(c.text))
     return measures

@@ -143,7 +143,7 @@ def test_eval_of_several_answers_tells_pass_at_k_and_maj_at_k_and_keeps_the_answ
     result = aha("eval", *arguments, "--answers", "kept/answers.parquet", cwd=tmp_path)
     assert [line.split()[0] for line in result.stdout.splitlines()] == [
         *["countdown/pass@1", "countdown/pass@2", "countdown/maj@2", "format/rate", "length/mean"],
-        *["language/single", "repetition/rate"],
+        *["language/single", "language/words", "repetition/rate"],
     ], result.stderr
     rows = pyarrow.parquet.read_table(tmp_path / "kept" / "answers.parquet").to_pylist()
     assert [(row["problem"], row["sample"]) for row in rows] == [(f"countdown/{i}", j) for i in range(3) for j in range(2)]

@@ -258,7 +258,10 @@ def test_measure_tells_every_task_and_the_form_of_all_texts():
         group([True], "words", texts=[GOOD], lengths=[9]),
     ]
     found = measure(groups, PromptConfig())
-    assert list(found) == ["sums/pass@1", "words/pass@1", "format/rate", "length/mean", "language/single", "repetition/rate"]
+    assert list(found) == [
+        *["sums/pass@1", "words/pass@1", "format/rate", "length/mean", "language/single", "sums/single_language"],
+        *["words/single_language", "language/words", "repetition/rate"],
+    ]
     assert found["sums/pass@1"] == wilson(1, 2)
     assert found["words/pass@1"] == wilson(1, 1)
     assert found["format/rate"] == wilson(2, 3)
@@ -285,3 +288,13 @@ def test_requests_are_measured_by_what_they_want():
     assert list(found)[:2] == ["plain/answered", "unsafe/refused"]
     assert accuracy_name([asked("chat", "refused"), asked("chat", "says")]) == "chat/pass@1"
     assert accuracy_name([group([True])]) == "sums/pass@1"
+
+
+def test_languages_are_told_of_all_problems_and_of_every_task():
+    english, mixed, few = "we take the sum of both", "we take the sum 两个数的和", "all of it"
+    texts = [f"<think>{thoughts}</think> <answer>7</answer>" for thoughts in (english, mixed, few)]
+    groups = [group([True, True], texts=texts[:2]), group([True, True], "words", texts=[texts[2], texts[0]])]
+    found = measure(groups, PromptConfig())
+    assert found["language/single"].value == 0.5
+    assert found["sums/single_language"] == found["words/single_language"] == bootstrap([0.5])
+    assert found["language/words"] == mean([(6 + 9) / 2, (3 + 6) / 2])
