@@ -19,16 +19,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from aha.data.filters import FILTERS
-from aha.data.named import bind
-from aha.data.refine import STEPS
-from aha.graph import Node, config_text, dependents, graders, graph, refuse_changed
+from aha import preflight
+from aha.graph import Node, config_text, dependents, graph, refuse_changed
 from aha.lock import RunLock
 from aha.log import WIDTH, clock, printable, told
 from aha.metrics import Measure
 from aha.recipe import last_of_line, reference, references
 from aha.report import write_report
-from aha.rewards import load_grader, load_rewards
 from aha.rundir import RunDir, StageDir, damage, write_atomic, write_summary
 from aha.stage import INTERRUPTED, STOPS, run_stage
 from aha.stage_configs import Recipe
@@ -71,7 +68,7 @@ def run(
             raise UserError(f"no stage {name!r}; the recipe has {', '.join(names)}")
     if only and set(redo_from) - {only}:
         raise UserError(f"--only {only} runs nothing else, so --from can name no other stage")
-    check_names(recipe)
+    preflight.check(recipe)
     place = RunDir(out)
     with RunLock(place.lock, command) as lock:
         nodes = graph(recipe, place)
@@ -120,20 +117,6 @@ def _clear(stage: StageDir) -> Path | None:
     except OSError as error:
         raise UserError(f"{stage.path}: cannot be cleared: {error.strerror or error}") from error
     return kept
-
-
-def check_names(recipe: Recipe) -> None:
-    """Raise UserError for a reward, grader, refinement or filter that there is not, before the stages ahead of it take their
-    time."""
-    for cfg in recipe.stages:
-        try:
-            load_rewards(getattr(cfg, "rewards", []))
-            for grader in graders(cfg):
-                load_grader(grader)
-            bind(getattr(cfg, "refine", []), STEPS, "refinement")
-            bind(getattr(cfg, "filters", []), FILTERS, "filter")
-        except UserError as error:
-            raise UserError(f"{cfg.name}: {error}") from error
 
 
 def recipe_text(recipe: Recipe, command: str) -> str:

@@ -51,6 +51,7 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha.status": 5,
     "aha.export": 5,
     "aha.pipeline": 5,
+    "aha.preflight": 5,
     "aha.report": 5,
     "aha.cli": 6,
     "aha.__main__": 6,

@@ -517,6 +517,32 @@ def test_a_misspelt_name_in_a_late_stage_stops_the_run_before_its_first_one(tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("kind: sample, data: {source: rows/none.jsonl}", "late: rows/none.jsonl: no such file or folder"),
+        ("kind: sample, data: {source: here.jsonl}", "late: {here}: row 1: no column 'question'; the row has ask, gold"),
+        ("kind: grpo, data: {source: here.jsonl, columns: {question: aks}}, rewards: [{name: format}]", "no column 'aks'"),
+        ("kind: sample, data: {source: countdown, split: dev}", "late: countdown has no split 'dev'"),
+        ("kind: eval, eval: {data: [{source: countdown, args: {numbers: 3}}]}", "do not fit the generator"),
+        ("kind: sft, data: {source: here.jsonl}", "late: {here}: row 1: no column 'prompt'"),
+        ("kind: sft, data: '${base.traces}', eval_data: [{source: here.jsonl}]", "late: {here}: row 1: no column 'prompt'"),
+        ("kind: reward_model, data: {source: preference}, eval: {data: [{source: here.jsonl}]}", "late: {here}: row 1"),
+    ],
+)
+def test_data_that_a_late_stage_cannot_read_stops_the_run_before_its_first_one(tmp_path, model_folder, stage, words):
+    here = tmp_path / "here.jsonl"
+    here.write_text('{"ask": "1+1?", "gold": "2"}\n')
+    (tmp_path / "toy.yaml").write_text(
+        f"name: toy\ndefaults: {{model: {model_folder}}}\nstages:\n"
+        "  - {name: base, kind: sample, data: {source: countdown, limit: 2}}\n"
+        f"  - {{name: late, {stage.replace('here.jsonl', str(here))}}}\n"
+    )
+    with pytest.raises(UserError, match=re.escape(words.replace("{here}", str(here)))):
+        pipeline.run(load_recipe(tmp_path / "toy.yaml"), tmp_path / "run", Console(quiet=True))
+    assert not (tmp_path / "run").exists()
+
+
 def test_traces_of_a_stage_are_the_data_of_a_later_one(toy, model_folder):
     write_recipe(toy, model_folder, "zero cold more", rows='"${cold.traces}"')
     assert "more: sft, 4 steps, 12 rows" in run(toy)

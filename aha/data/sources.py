@@ -320,10 +320,16 @@ def _read(cfg: DataConfig, preset: Preset | None, split: str) -> Rows:
     return hub_rows(_hub_id(cfg), subset, split, cfg.revision, cfg.args)
 
 
+def is_from_hub(source: str) -> bool:
+    """Whether a source is a preset or a hub id, and no path. A path with the ending of a data file need not exist."""
+    looks_like_id = HUB_ID.match(source) and suffix_of(Path(source)) not in SUFFIXES
+    return source in PRESETS or bool(looks_like_id and not Path(source).expanduser().exists())
+
+
 def _hub_id(cfg: DataConfig) -> str:
-    hub = PRESETS[cfg.source].hub if cfg.source in PRESETS else None
-    if hub or (HUB_ID.match(cfg.source) and suffix_of(Path(cfg.source)) not in SUFFIXES):
-        return hub or cfg.source
+    hub = PRESETS[cfg.source].hub if cfg.source in PRESETS else cfg.source
+    if hub and is_from_hub(cfg.source):
+        return hub
     close = difflib.get_close_matches(cfg.source, {**GENERATORS, **PRESETS}, n=1)
     hint = f"did you mean {close[0]}?" if close else f"generators: {', '.join(GENERATORS)}; presets: {', '.join(PRESETS)}"
     raise UserError(f"{cfg.source}: no such file or folder, generator, preset or hub id (org/name); {hint}")
