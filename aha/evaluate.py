@@ -61,7 +61,7 @@ def answer(
     check_lengths(policy, prompts, cfg.eval.max_completion_length or cfg.max_completion_length)
     log.start(0, 0, problems=len(prompts), prompts_dropped=num_dropped)
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs)
-    answers = evaluate(engine, policy, prompts, cfg, cfg.seed, verdicts)
+    answers = evaluate(engine, policy, prompts, cfg, cfg.seed, verdicts, log.answered)
     if kept:
         write_rollouts(kept, 0, answers)
     measures = measure(answers, policy.prompt)

@@ -152,7 +152,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         if is_due(first, step, cfg.save_rollouts_steps):
             write_rollouts(stage.rollouts(step), step, groups)
         if is_due(first, step, cfg.eval.eval_steps) and eval_prompts and step < total:
-            answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts)
+            answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
             log.evaluation(step, measure(answers, policy.prompt))
         if is_due(first, step, cfg.save_steps) and step < total:
             save_checkpoint(stage, TrainerState(step), policy, optimizers, cfg.save_total_limit, moving)
@@ -165,7 +165,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         save_policy(policy, folder, saved)
     if not eval_prompts:
         return {}
-    answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts)
+    answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
     write_rollouts(stage.answers, total, answers)
     measures = measure(answers, policy.prompt)
     log.evaluation(total, measures)

@@ -36,6 +36,7 @@ CURVES = {  # metric: what the console calls it
 PLAIN = ("loss", "eval_loss", "reward", "accuracy", "completions/mean_length", "entropy")
 HIDDEN_BESIDE_REWARD = {"loss"}  # the loss of GRPO says nothing: its value is near zero by construction
 PLAIN_SAMPLE_EVERY = 60.0  # seconds between sample completions in plain output
+PLAIN_COUNT_EVERY = 30.0  # seconds between counts of the answers of an evaluation
 SAMPLE_LINES = 9
 
 
@@ -46,7 +47,8 @@ class StageLog:
         self.name, self.kind, self.console, self.stage = name, kind, console, stage
         self.total = self.done = self.first = 0
         self.started = time.monotonic()
-        self.sampled = self.started
+        self.sampled = self.counted = self.started
+        self.answers = ""  # how many of an evaluation there are, while it goes on
         self.history: dict[str, list[float]] = {}
         self.sample: Group | None = None
         self.live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._view)
@@ -86,8 +88,18 @@ class StageLog:
             self.sampled = time.monotonic()
             self.console.print(sample_text(self.sample))
 
+    def answered(self, done: int, total: int) -> None:
+        """Show how many answers of an evaluation are drawn; the first begins it."""
+        self.answers = f"{done:,} of {total:,} answers"
+        if done == 1:
+            self.counted = time.monotonic()
+        elif not self.console.is_terminal and time.monotonic() - self.counted > PLAIN_COUNT_EVERY:
+            self.counted = time.monotonic()
+            self._print(f"{self.name}: {self.answers}")
+
     def evaluation(self, step: int, measures: Mapping[str, Measure]) -> None:
         """Record and show an evaluation."""
+        self.answers = ""
         self._write({"step": step, **{f"eval/{key}": measure.as_dict() for key, measure in measures.items()}})
         at = f" at step {step}" if step else ""
         self._print(f"{self.name}{at}: " + ", ".join(f"{key} {told(measure)}" for key, measure in measures.items()))
@@ -123,7 +135,8 @@ class StageLog:
         curves = Table.grid(padding=(0, 2))
         for key, values in self.history.items():
             curves.add_row(f"  {CURVES[key]}", Text(sparkline(values, 40), "cyan"), f"{values[-1]:.3g}")
-        return Lines(head, curves, sample_text(self.sample) if self.sample else Text())
+        counted = [Text(f"  {self.answers}")] if self.answers else []
+        return Lines(head, *counted, curves, sample_text(self.sample) if self.sample else Text())
 
 
 def told(measure: Measure) -> str:

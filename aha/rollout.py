@@ -1,11 +1,11 @@
 """From problems to graded completions: render, generate, decode, score. Training and evaluation share it."""
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from aha.rewards.base import Pool
 from aha.rundir import out_of_space_is_a_user_error
 from aha.stage_configs import DecodingConfig, SamplingConfig
 from aha.types import Completion, Group, Problem, Sample, UserError
+
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,13 @@ def rollout(
     rewards: Sequence[Reward],
     log_metric: LogMetric = ignore_metric,
     verdicts: Path | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Group]:
     """Draw `n` completions of each prompt and score them.
 
     A problem that stands twice among the prompts gets other random numbers the second time. What graders took long to say
-    is kept in the folder `verdicts`, where a run that resumes finds it.
+    is kept in the folder `verdicts`, where a run that resumes finds it. `on_progress` is told how many completions are
+    drawn, and of how many.
     """
     seen: Counter[str] = Counter()
     ids = []
@@ -92,6 +96,13 @@ def rollout(
         ids.append(f"{prompt.problem.id}#{seen[prompt.problem.id]}")
         seen[prompt.problem.id] += 1
     with background() as ahead:
+        drawn = itertools.count(1)
+
+        def finished(place: int, sample: Sample) -> None:
+            if on_progress:
+                on_progress(next(drawn), n * len(prompts))
+            if waiting:
+                begin(place, sample)
 
         def begin(place: int, sample: Sample) -> None:
             prompt, [[text]] = prompts[place], texts_of(policy, [[sample]])
@@ -106,7 +117,7 @@ def rollout(
                 )
 
         waiting = [reward for reward in rewards if begins_ahead(reward)]
-        samples = engine.generate([prompt.ids for prompt in prompts], n, sampling, ids, begin if waiting else None)
+        samples = engine.generate([prompt.ids for prompt in prompts], n, sampling, ids, finished)
         return grade(policy, prompts, samples, rewards, log_metric, verdicts)
 
 
@@ -128,12 +139,13 @@ def evaluate(
     cfg: SamplingConfig,
     seed: int,
     verdicts: Path | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[Group]:
     """Answers to evaluation prompts. The seed names the random numbers, so two models are measured with the same ones."""
     own = cfg.eval
     changes = {"max_tokens": own.max_completion_length, "temperature": own.temperature, "top_p": own.top_p}
     sampling = sampling_of(cfg, f"{seed}/eval", **changes)
-    return rollout(engine, policy, prompts, cfg.eval.num_generations, sampling, [], verdicts=verdicts)
+    return rollout(engine, policy, prompts, cfg.eval.num_generations, sampling, [], verdicts=verdicts, on_progress=on_progress)
 
 
 def grade(
@@ -179,7 +191,7 @@ def grade_texts(
     solved = [False] * len(flat)
     for name in {problem.grader for problem in problems if problem.grader}:
         grader, mine = load_grader(name, verdicts), [problem.grader == name for problem in problems]
-        tasks = {problem.task for problem in compress(problems, mine)}
+        tasks = {problem.task for problem in itertools.compress(problems, mine)}
         twins = [r for r in rewards if is_same(r, grader) and all(r.weight_for(task) is not None for task in tasks)]
         graded = scores[twins[0].name] if twins else _score(grader, flat, flat_texts, settings, mine)
         rows = zip(solved, mine, graded, strict=True)
@@ -206,7 +218,7 @@ def _score(
     ahead: Pool | None = None,
 ) -> list[float | None]:
     """Scores of the completions that the reward `counts` for, None for the others."""
-    mine = list(compress(zip(flat, texts, strict=True), counts))
+    mine = list(itertools.compress(zip(flat, texts, strict=True), counts))
     if not mine:
         return [None] * len(flat)
     given = score(

@@ -126,7 +126,8 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
             log.step(done, metrics)
         if engine and is_due(step, done, cfg.eval.eval_steps) and done < total:
             engine.refresh()
-            log.evaluation(done, measure(evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts), policy.prompt))
+            answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
+            log.evaluation(done, measure(answers, policy.prompt))
         if is_due(step, done, cfg.save_steps) and done < total:
             save_checkpoint(stage, TrainerState(done), policy, optimizers, cfg.save_total_limit)
 
@@ -143,7 +144,7 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
     if not engine:
         return results
     engine.refresh()
-    answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts)
+    answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
     write_rollouts(stage.answers, total, answers)
     measures = measure(answers, policy.prompt)
     log.evaluation(total, measures)

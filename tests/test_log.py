@@ -216,6 +216,34 @@ def test_samples_are_shown_now_and_then_in_plain_output(console, monkeypatch):
     assert sum("advantage" in line for line in plain_steps(console, STEP)) == 2
 
 
+def test_an_evaluation_that_takes_long_counts_its_answers(console, monkeypatch):
+    monkeypatch.setattr(log_module, "PLAIN_COUNT_EVERY", -1.0)
+    with StageLog("base", "eval", console) as log:
+        log.start(0, 0, problems=2)
+        for done in range(1, 4):
+            log.answered(done, 3)
+        log.evaluation(0, {"sums/pass@1": Measure(0.25, 0.21, 0.29, 512)})
+    assert lines_of(console) == [
+        "base: eval, 2 problems",
+        "base: 2 of 3 answers",
+        "base: 3 of 3 answers",
+        "base: sums/pass@1 0.250 [0.210, 0.290] n=512",
+    ]
+
+
+def test_the_view_counts_the_answers_of_an_evaluation_while_it_goes_on():
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None, legacy_windows=False)
+    log = StageLog("zero", "grpo", console)
+    log.answered(700, 1024)
+    with console.capture() as before:
+        console.print(log._view())
+    log.evaluation(2, {})
+    with console.capture() as after:
+        console.print(log._view())
+    assert before.get().splitlines()[1].rstrip() == "  700 of 1,024 answers"
+    assert "answers" not in after.get()
+
+
 def test_a_resumed_stage_says_so(console):
     with StageLog("zero", "grpo", console) as log:
         log.start(40, 20, prompts=8, prompts_dropped=0)
