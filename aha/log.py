@@ -102,7 +102,11 @@ class StageLog:
         self.answers = ""
         self._write({"step": step, **{f"eval/{key}": measure.as_dict() for key, measure in measures.items()}})
         at = f" at step {step}" if step else ""
-        self._print(f"{self.name}{at}: " + ", ".join(f"{key} {told(measure)}" for key, measure in measures.items()))
+        head, values = f"{self.name}{at}:", {key: told(measure) for key, measure in measures.items()}
+        line = f"{head} " + ", ".join(f"{key} {value}" for key, value in values.items())
+        width = max(map(len, values), default=0)
+        rows = [head, *(f"  {key:{width}}  {value}" for key, value in values.items())]
+        self._print(line if len(line) <= WIDTH else "\n".join(rows))
 
     def note(self, text: str) -> None:
         """Say something in a line of its own."""

@@ -244,6 +244,16 @@ def test_the_view_counts_the_answers_of_an_evaluation_while_it_goes_on():
     assert "answers" not in after.get()
 
 
+def test_many_measures_stand_below_each_other(console):
+    with StageLog("zero", "grpo", console) as log:
+        log.evaluation(2, {"sums/pass@1": Measure(0.25, 0.21, 0.29, 512), "length/mean": Measure(35.25, 33, 37.5, 512)})
+    assert lines_of(console) == [
+        "zero at step 2:",
+        "  sums/pass@1  0.250 [0.210, 0.290] n=512",
+        "  length/mean  35.2 [33.0, 37.5] n=512",
+    ]
+
+
 def test_a_resumed_stage_says_so(console):
     with StageLog("zero", "grpo", console) as log:
         log.start(40, 20, prompts=8, prompts_dropped=0)
