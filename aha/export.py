@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from aha.stage_configs import STAGE_KINDS, StageConfig
 from aha.types import UserError
 
 CARD = "README.md"
+MODEL_FILES = (  # names of what a model folder consists of: weights, settings, tokenizer, card
+    *("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "prompt.json", CARD),
+)
 LOCAL_PATH = re.compile(r"^(~|/[^/\s]+)/\S")  # two parts at least: a text such as /no_think is none
 
 PLAIN = """from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -86,8 +92,12 @@ def _check_target(to: Path, stage: StageDir, force: bool) -> None:
     inside = list(to.iterdir())
     if inside and not force:
         raise UserError(f"{to} is not empty; --force replaces a model that is there")
-    if inside and not ((to / "config.json").exists() and all(path.is_file() for path in inside)):
-        raise UserError(f"{to} holds other things than a model, so it is not replaced; choose another folder")
+    stray = [
+        path.name for path in inside if not path.is_file() or not any(fnmatchcase(path.name, name) for name in MODEL_FILES)
+    ]
+    if inside and (stray or not (to / "config.json").exists()):
+        why = f"{min(stray)}, which is no part of a model" if stray else "no config.json, so no model"
+        raise UserError(f"{to} holds {why}: it is not replaced; choose another folder")
 
 
 # The card.

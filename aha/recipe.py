@@ -149,6 +149,11 @@ def last_of_line(names: Sequence[str], configs: Mapping[str, Mapping[str, Any]])
     return [name for name in names if origin(name) == origin(names[0])][-1]
 
 
+def outputs_named(values: Any) -> list[tuple[str, str]]:
+    """The outputs of other stages that a tree of keys refers to, each once: ("zero", "model") for "${zero.model}" anywhere."""
+    return list(dict.fromkeys(found for _, text in _texts(values) if (found := reference(text))))
+
+
 def references(cfg: StageConfig) -> dict[str, str]:
     """Every reference of a stage by its key: {"model": "${zero.model}", "data.0.source": "${cold.traces}"}.
 
@@ -165,7 +170,7 @@ def references(cfg: StageConfig) -> dict[str, str]:
 
 def needs(cfg: StageConfig) -> list[str]:
     """The stages that a stage refers to, each once."""
-    return list(dict.fromkeys(found[0] for text in references(cfg).values() if (found := reference(text))))
+    return list(dict.fromkeys(name for name, _ in outputs_named(cfg.model_dump())))
 
 
 def resolve(cfg: StageConfig, path_of: Callable[[str, str], Path]) -> StageConfig:

@@ -1,5 +1,5 @@
 """Write docs/cli.md, recipes.md, rewards.md and the samples of tiny-world.md from the program itself, and the generated parts
-of guide.md from a recorded run.
+of guide.md and README.md from a recorded run.
 
 With --check, fail where they are out of step.
 

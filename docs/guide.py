@@ -1,7 +1,7 @@
-"""The generated parts of docs/guide.md: what each stage of a run measured, and one problem before and after it.
+"""The generated parts of docs/guide.md and README.md: what each stage of a run measured, one problem before and after it.
 
 .venv/bin/python docs/guide.py record runs/tiny-r1   # the run -> docs/runs/tiny-r1.json, which is committed
-.venv/bin/python docs/guide.py write                 # that file and the recipe -> docs/guide.md, docs/runs/*.svg
+.venv/bin/python docs/guide.py write                 # that file and the recipe -> both pages, docs/runs/*.svg
 
 Record on the machine that made the run: the file names the machine. `docs/generate.py` does what `write` does.
 """
@@ -29,7 +29,7 @@ from aha.chat import parse
 from aha.config import PromptConfig
 from aha.log import interval, printable
 from aha.metrics import Measure, bootstrap, measure
-from aha.recipe import load_recipe, reference, references, resolve
+from aha.recipe import load_recipe, outputs_named, reference, resolve
 from aha.report import answers, draw, words
 from aha.report.run import NO_POLICY, Key, Run, Stage, read_run
 from aha.rundir import RunDir, StageDir, write_atomic
@@ -38,6 +38,7 @@ from aha.types import Completion, Group, Problem, Sample, UserError
 Values = dict[str, dict[Key, float]]  # of each measure, by problem
 
 FOLDER = Path(__file__).parent
+README = "../README.md"
 RECIPE = FOLDER.parent / "recipes" / "tiny-r1.yaml"
 RECORD = FOLDER / "runs" / "tiny-r1.json"
 WIDTH = 128  # columns of the record that a list or mapping may take to stand on one line
@@ -53,6 +54,15 @@ AIMS = {
     "sft2": ("plain/answered", 0, 1),
     "align": ("unsafe/refused", 0, 1),
     "student": ("countdown/pass@1", 1, 1),
+}
+TOLD_FIRST = {  # measures in the README, with what explains them there
+    "countdown/pass@1": "",
+    "words/pass@1": "",
+    "language/single": ": thoughts in one language, that of the question",
+    "plain/answered": "",
+    "unsafe/refused": "",
+    "unsafe_looking/answered": "",
+    "length/mean": ", tokens",
 }
 SVG_STYLE = """
 svg { --ink: #1b1f27; --dim: #5d6675; --line: #dde1e7;
@@ -260,7 +270,7 @@ def cut(text: str) -> str:
 
 
 def rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+    return float(f"{value:.6g}")  # the pages tell three digits, and rounding twice may be wrong in the last
 
 
 def numbers_of(m: Measure) -> list[float]:
@@ -290,10 +300,10 @@ def dumped(value: Any, indent: str = "") -> str:
 
 
 def guide_files(page: str) -> dict[str, str]:
-    """The page with its generated parts written anew, and its charts, by their paths below docs/."""
+    """The page and the README with their generated parts written anew, and the charts, by their paths from docs/."""
     told = json.loads(RECORD.read_text(encoding="utf-8"))
     stages = {stage["name"]: stage for stage in told["stages"]}
-    whole = {"run": about_run, "chain": chain, "overview": overview, "problems": first_problems}
+    whole = {"run": about_run, "chain": chain, "overview": overview, "problems": first_problems, "results": results}
     each = {"recipe": recipe_part, "effect": effect, "sample": sample}
 
     def part(name: str) -> str:
@@ -304,7 +314,8 @@ def guide_files(page: str) -> dict[str, str]:
             raise UserError(f"docs/guide.md: {name}: {RECORD.name} holds no stage {stage}")
         return recipe_lines(stage) if stage == "defaults" else each[kind](stages[stage], told)
 
-    files = {"guide.md": MARKS.sub(lambda match: f"{match[1]}\n{part(match[2])}\n\n{match[3]}", page)}
+    pages = {"guide.md": page, README: (FOLDER / README).read_text(encoding="utf-8")}
+    files = {name: MARKS.sub(lambda match: f"{match[1]}\n{part(match[2])}\n\n{match[3]}", text) for name, text in pages.items()}
     return files | {f"runs/{chart_name(stage)}": svg(stage) for stage in stages.values() if stage["curves"]}
 
 
@@ -332,9 +343,8 @@ def chain(told: dict[str, Any]) -> str:
     nodes += [f'  {cfg.name}["{cfg.name} ({cfg.kind})"]' for cfg in recipe.stages]
     edges = []
     for cfg in recipe.stages:
-        given = [found for text in references(cfg).values() if (found := reference(text))]
         edges += [f"  {cfg.model.replace('-', '_')} --> {cfg.name}"] if cfg.model in models else []
-        edges += [f"  {name} -->|{output}| {cfg.name}" for name, output in dict.fromkeys(given)]
+        edges += [f"  {name} -->|{output}| {cfg.name}" for name, output in outputs_named(cfg.model_dump())]
     return "\n".join(["```mermaid", "flowchart TD", *nodes, *edges, "```"])
 
 
@@ -346,6 +356,16 @@ def overview(told: dict[str, Any]) -> str:
     for key in keys:
         cells = [spoken(stage["metrics"].get(key)).replace(" [", "<br>[") for stage in stages]
         lines.append(f"| `{key}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def results(told: dict[str, Any]) -> str:
+    """The values of a few measures at every stage with a policy."""
+    stages = [stage for stage in told["stages"] if stage["kind"] not in NO_POLICY]
+    lines = [f"| metric | {' | '.join(stage['name'] for stage in stages)} |", "|---" * (len(stages) + 1) + "|"]
+    for key, what in TOLD_FIRST.items():
+        cells = [words.number(stage["metrics"][key][0]) if key in stage["metrics"] else "" for stage in stages]
+        lines.append(f"| `{key}`{what} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -418,9 +438,8 @@ def sentence(key: str, before: dict[str, Any], after: dict[str, Any]) -> str:
     difference = after["differences"][before["name"]].get(key)
     if not difference:
         return ""
-    verb = "rose" if difference[1] > 0 else "fell" if difference[2] < 0 else "did not clearly change:"
     ends = [f"{spoken(stage['metrics'][key])} at `{stage['name']}`" for stage in (before, after)]
-    told = f"`{key}` {verb} from {ends[0]} to {ends[1]}"
+    told = f"`{key}` {words.verb(*difference[1:3])} from {ends[0]} to {ends[1]}"
     return f"{told}; on the {difference[3]:,} problems that both answered, the difference is {spoken(difference, '+')}."
 
 
@@ -455,6 +474,11 @@ def chart_name(stage: dict[str, Any]) -> str:
     return f"{RECORD.stem}-{stage['name']}.svg"
 
 
+def stroke(place: int) -> str:
+    """The look of a curve by its place: of six colours, then of the same ones dashed."""
+    return f"stroke: var(--c{place % 6})" + ("; stroke-dasharray: 5 3" if place >= 6 else "")
+
+
 def svg(stage: dict[str, Any]) -> str:
     """The curves of a stage's training, drawn as in the report, three charts in a row."""
     rows = [{"step": x, key: y} for key, curve in stage["curves"].items() for x, y in zip(*curve, strict=True)]
@@ -466,13 +490,13 @@ def svg(stage: dict[str, Any]) -> str:
         inner = [f'<text class="title" x="4" y="14">{escape(chart.title)}</text>']
         for i, (name, last) in enumerate(chart.legend):
             y = 30 + 15 * i
-            inner.append(f'<line x1="4" x2="18" y1="{y - 4}" y2="{y - 4}" style="stroke: var(--c{i % 6}); stroke-width: 3"/>')
+            inner.append(f'<line x1="4" x2="18" y1="{y - 4}" y2="{y - 4}" style="{stroke(i)}; stroke-width: 3"/>')
             inner.append(f'<text x="24" y="{y}">{escape(name)}: {words.number(last)} at the end</text>')
         plot = [f'<line x1="{draw.LEFT}" x2="{draw.RIGHT}" y1="{y}" y2="{y}"/>' for y, _ in chart.y_ticks]
         plot += [f'<text class="end" x="{draw.LEFT - 5}" y="{y + 3.5}">{label}</text>' for y, label in chart.y_ticks]
         for i, (x, label) in enumerate(chart.x_ticks):
             plot.append(f'<text class="{"end" if i else ""}" x="{x}" y="183">{"" if i else "step "}{label}</text>')
-        plot += [f'<polyline style="stroke: var(--c{i % 6})" points="{line}"/>' for i, line in enumerate(chart.lines)]
+        plot += [f'<polyline style="{stroke(i)}" points="{line}"/>' for i, line in enumerate(chart.lines)]
         inner.append(f'<g transform="translate(0 {24 + 15 * num_keys})">{"".join(plot)}</g>')
         parts.append(f'<g transform="translate({wide * (place % 3)} {high * (place // 3)})">' + "\n".join(inner) + "</g>")
     size = (wide * min(3, len(drawn)), high * math.ceil(len(drawn) / 3))

@@ -115,17 +115,23 @@ def test_what_is_there_is_not_overwritten(stage, tmp_path):
     (out / "model-00002-of-00002.safetensors").write_text("of an older model")
     export(stage, out, force=True)
     assert not (out / "model-00002-of-00002.safetensors").exists()
-    (out / ".git").mkdir()
-    with pytest.raises(UserError, match="holds other things than a model"):
-        export(stage, out, force=True)
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "a.txt").write_text("")
-    with pytest.raises(UserError, match="holds other things than a model"):
+    (tmp_path / "notes" / "vocab.txt").write_text("")
+    with pytest.raises(UserError, match=r"notes holds no config\.json, so no model: it is not replaced"):
         export(stage, tmp_path / "notes", force=True)
-    with pytest.raises(UserError, match=r"a\.txt is a file"):
-        export(stage, tmp_path / "notes" / "a.txt", force=True)
+    with pytest.raises(UserError, match=r"vocab\.txt is a file"):
+        export(stage, tmp_path / "notes" / "vocab.txt", force=True)
     with pytest.raises(UserError, match="is the model of the stage itself"):
         export(stage, stage.model, force=True)
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "other.bin", "my.safetensors", ".git/", "model.safetensors/"])
+def test_a_folder_with_anything_beside_a_model_is_not_replaced(stage, tmp_path, name):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=rf" holds {re.escape(name.rstrip('/'))}, which is no part of a model: it is not repl"):
+        export(stage, tmp_path, force=True)
+    assert (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize("to", [".", "", "inner/.."])

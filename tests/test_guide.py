@@ -31,7 +31,7 @@ def test_page_and_charts_are_what_the_recorded_run_and_the_recipe_make():
     stale = [name for name, text in files.items() if (ROOT / "docs" / name).read_text(encoding="utf-8") != text]
     assert stale == []
     charts = {f"runs/{path.name}" for path in (ROOT / "docs" / "runs").glob(f"{guide.RECORD.stem}-*.svg")}
-    assert charts == files.keys() - {"guide.md"}
+    assert charts == files.keys() - {"guide.md", "../README.md"}
 
 
 def test_every_stage_of_the_recipe_has_a_section_with_all_its_parts():
@@ -162,16 +162,28 @@ def test_a_recorded_run_is_written_into_the_page(folder):
     assert "  zero -->|model| cold" in page
     assert "`math/0`" not in page
     assert "<code>math/0</code>: right at 1 of 2 stages" in page
-    assert files.keys() == {"guide.md", "runs/toy-zero.svg"}
+    assert files.keys() == {"guide.md", "../README.md", "runs/toy-zero.svg"}
 
 
 def test_differences_are_paired_and_told_only_where_the_answers_give_the_measure(folder):
     [_, zero, _] = guide.record(folder)["stages"]
-    assert zero["differences"]["base"]["math/pass@1"][::3] == [0.8333, 6]
-    assert zero["differences"]["base"]["format/rate"][0] == -0.1667
+    assert zero["differences"]["base"]["math/pass@1"][::3] == [0.833333, 6]
+    assert zero["differences"]["base"]["format/rate"][0] == -0.166667
     stage = read_run(folder).stages[0]
     stage.measures["format/rate"] = guide.Measure(0.5, 0.4, 0.6, 3)  # as with several answers to each problem
     assert "format/rate" not in guide.by_problem(stage)
+
+
+def test_values_are_rounded_once_and_told_alike_in_guide_and_readme(folder):
+    manifest = json.loads((folder / "zero" / "stage.json").read_text())
+    share = {"value": 917 / 1024, "low": 0.87, "high": 0.91, "n": 1024}  # 0.89551
+    (folder / "zero" / "stage.json").write_text(
+        json.dumps({**manifest, "metrics": {**manifest["metrics"], "words/pass@1": share}})
+    )
+    told = guide.record(folder)
+    assert "0.896<br>[0.870, 0.910]" in guide.overview(told)
+    assert "| metric | base | zero |" in guide.results(told)
+    assert "| `words/pass@1` |  | 0.896 |" in guide.results(told)
 
 
 def test_curves_are_thinned_to_means(folder):
@@ -180,6 +192,14 @@ def test_curves_are_thinned_to_means(folder):
     steps, values = zero["curves"]["reward"]
     assert len(steps) <= guide.MAX_POINTS
     assert steps[0] == values[0] == 1.5  # of the first four
+
+
+def test_more_curves_than_colours_are_told_apart():
+    curves = {f"rewards/{name}/mean": [[1, 2], [0, 1]] for name in "abcdefg"}
+    drawn = guide.svg({"name": "zero", "kind": "grpo", "curves": curves})
+    styles = re.findall(r'style="(stroke: [^"]*\))[;"]', drawn)
+    assert len(styles) == 14
+    assert drawn.count("stroke-dasharray") == 2  # of the seventh, name and curve
 
 
 def test_settings_that_the_run_did_not_have_are_told(folder):

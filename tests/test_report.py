@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -185,8 +186,16 @@ def test_summary_is_the_one_that_a_run_writes(chain):
 
 def test_tokens_are_counted_where_they_are_drawn_and_where_they_are_learned(chain):
     tokens = {stage.name: (stage.tokens_drawn, stage.tokens_learned) for stage in read_run(chain).stages}
-    # zero: two lines of 10, and 100 answers of 8 tokens; sft: 7 tokens in each of 12 steps, three of which were logged
-    assert tokens == {"base": (0, 0), "zero": (820, 0), "cold": (99, 0), "sft": (0, 84), "rm": (0, 0), "align": (0, 0)}
+    # zero: 10 tokens in each of 4 steps, two of which were logged, and 100 answers of 8 tokens; sft: 7 in each of 12 steps
+    assert tokens == {"base": (0, 0), "zero": (840, 0), "cold": (99, 0), "sft": (0, 84), "rm": (0, 0), "align": (0, 0)}
+
+
+def test_tokens_of_rollouts_are_counted_once_a_generation(run):
+    rows = [{"step": step, "num_tokens": 10} for step in (6, 12, 14)]
+    settings = {"steps_per_generation": 4, "gradient_accumulation_steps": 2, "num_iterations": 3}
+    add_stage(run, "zero", "grpo", rows=rows, **settings)  # six steps on each, of the third but two
+    add_stage(run, "sparse", "grpo", rows=rows[1:], **settings)  # the first was not logged
+    assert [stage.tokens_drawn for stage in read_run(run).stages] == [30, 30]
 
 
 def test_stages_and_name_are_those_of_the_recipe(chain):
@@ -196,11 +205,30 @@ def test_stages_and_name_are_those_of_the_recipe(chain):
     assert [stage.name for stage in run.stages] == ["zero", "base"]
 
 
+def test_folders_that_are_no_stages_are_left_out(chain, tmp_path):
+    for folder in (chain / "conf", tmp_path / "foreign" / "conf"):
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("a: 1\n")
+    assert "conf" not in [stage.name for stage in read_run(chain).stages]
+    with pytest.raises(UserError, match="no run directory"):
+        write_report(tmp_path / "foreign")
+    assert [path.name for path in (tmp_path / "foreign").iterdir()] == ["conf"]
+
+
+def test_run_ended_when_its_last_stage_says(run):
+    add_stage(run, "base", metrics={})
+    os.utime(run / "base" / "stage.json", (0, 0))
+    assert read_run(run).ended.isoformat() == "1970-01-01T00:00:00+00:00"  # of a stage that does not say, its file's time
+    manifest = json.loads((run / "base" / "stage.json").read_text())
+    (run / "base" / "stage.json").write_text(json.dumps({**manifest, "ended": "2026-11-21T23:39:01+00:00"}))
+    assert "finished 2026-11-21 23:39 UTC" in Page(write_report(run).read_text()).text
+
+
 def test_page_goes_where_it_is_told_and_the_command_prints_where(chain, tmp_path):
     result = CliRunner().invoke(app, ["report", str(chain), "--out", str(tmp_path / "new" / "page.html")])
     assert result.output == f"{tmp_path / 'new' / 'page.html'}\n"
     assert (tmp_path / "new" / "page.html").read_text().startswith("<!doctype html>")
-    assert not (chain / "report.html").exists()
+    assert {path.name for path in chain.iterdir()} == {"base", "zero", "cold", "sft", "rm", "align"}  # no summary.json
 
 
 HOSTILE = [
@@ -327,6 +355,22 @@ def test_result_is_the_paired_difference_of_stages_with_a_policy(run):
     assert words.result(read_run(run)).verb == "fell"
 
 
+def test_headline_and_problems_are_of_the_same_two_stages(chain):
+    add_stage(chain, "student", metrics={"math/pass@1": measure(0.3)}, completions={"math/0": RIGHT}, model="tiny-student")
+    run = read_run(chain)
+    result, chosen = words.result(run), answers.choose(run)
+    assert (result.first, result.last) == (chosen.first, chosen.last) == ("base", "zero")
+
+
+def test_stages_with_nothing_to_compare_have_no_gains(run):
+    add_stage(run, "base", metrics={"math/pass@1": measure(0.2)}, completions={"math/0": WRONG}, model="tiny")
+    add_stage(run, "student", metrics={"math/pass@1": measure(0.3)}, completions={"math/0": RIGHT}, model="tiny-student")
+    text = Page(write_report(run).read_text()).text
+    assert "math/pass@1 is 0.200" in text
+    assert "Chosen by rule: the first problems" in text
+    assert "gained" not in text
+
+
 def test_result_without_shared_answers_compares_intervals(run):
     add_stage(run, "base", metrics={"math/pass@1": measure(0.2)})
     add_stage(run, "zero", metrics={"math/pass@1": measure(0.25)})
@@ -374,6 +418,13 @@ def test_charts_follow_what_the_stage_has(chain):
     assert titles == {"base": [], "zero": ["reward and its parts"], "cold": [], "sft": ["loss"], "rm": [], "align": []}
     [loss] = draw.charts(read_run(chain).stages[3])
     assert loss.legend == [("loss", 1 / 12), ("eval loss", 2 / 12)]
+
+
+def test_more_curves_than_colours_are_told_apart(run):
+    add_stage(run, "zero", "grpo", rows=[{"step": s, **{f"rewards/{name}/mean": s for name in "abcdefg"}} for s in (1, 2)])
+    page = write_report(run).read_text()
+    assert re.findall(r'<(\w+) class="[^"]*\bdashed"', page) == ["span", "polyline"]  # of the seventh, name and curve
+    assert re.search(r'class="key c0 dashed"><i></i>g ', page)
 
 
 def test_evaluations_stand_in_the_chart_of_the_accuracy(run):
@@ -441,6 +492,7 @@ def test_unfinished_stage_is_shown_with_what_it_has(run):
     ],
 )
 def test_damaged_file_is_named(chain, file, content):
+    (chain / "recipe.yaml").write_text("stages: [{name: base}, {name: zero}]")
     (chain / "zero" / file).write_text(content)
     with pytest.raises(UserError, match=re.escape(str(chain / "zero" / file))) as error:
         write_report(chain)
@@ -489,3 +541,6 @@ def test_last_line_of_a_run_is_the_path_of_its_report(model_folder, tmp_path, ca
     pipeline.run(load_recipe(recipe), tmp_path / "run", Console())
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "run" / "report.html")
     assert "countdown/pass@1 is 0.000" in Page((tmp_path / "run" / "report.html").read_text()).text
+    ended = datetime.fromisoformat(json.loads((tmp_path / "run" / "base" / "stage.json").read_text())["ended"])
+    assert ended.tzinfo == UTC
+    assert read_run(tmp_path / "run").ended == ended

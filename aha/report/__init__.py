@@ -12,12 +12,13 @@ from aha.rundir import RunDir, write_atomic, write_summary
 
 
 def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the page of the run in `folder` to `out`, by default `report.html` in it, and refresh its `summary.json`.
+    """Write the page of the run in `folder` to `out`, or to `report.html` in it, and then refresh its `summary.json` too.
 
     Returns the path of the page. Raises UserError, in one line that names the file, for what is no run or cannot be read.
     """
     run = read_run(folder)
-    write_summary(RunDir(folder), run.name, [stage.name for stage in run.stages])
+    if out is None:
+        write_summary(RunDir(folder), run.name, [stage.name for stage in run.stages])
     path = out or folder / "report.html"
     write_atomic(path, page(run))
     return path

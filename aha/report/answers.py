@@ -62,7 +62,7 @@ def choose(run: Run) -> Chosen | None:
     asked = [stage for stage in run.stages if stage.answers and stage.has_policy]
     if not asked:
         return None
-    first, last = asked[0], asked[-1]
+    first, last = run.ends([stage for stage in asked if stage in run.measured] or asked)
     shared = [key for key in first.answers if key in last.answers]
     gained = [key for key in shared if _solves(last, key) and not _solves(first, key)]
     lost = [key for key in shared if _solves(first, key) and not _solves(last, key)]

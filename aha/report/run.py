@@ -1,8 +1,9 @@
 """A run directory as the page needs it: stages with what they were told, what they measured and what they answered."""
 
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,9 +17,11 @@ import yaml
 
 from aha.chat import load_prompt
 from aha.config import PromptConfig
+from aha.graph import begun_stages
 from aha.metrics import Measure
-from aha.recipe import reference
+from aha.recipe import last_of_line, outputs_named, reference
 from aha.rundir import RunDir, StageDir
+from aha.stage_configs import GrpoStage
 from aha.types import UserError
 
 DRAWING = {"grpo", "sample"}  # kinds of stages whose `num_tokens` are sampled ones
@@ -68,7 +71,7 @@ class Stage:
     @cached_property
     def inputs(self) -> list[tuple[str, str]]:
         """The outputs of other stages that this one reads: ("zero", "model") for "${zero.model}" anywhere in its config."""
-        return list(dict.fromkeys(found for text in _texts(self.config) if (found := reference(text))))
+        return outputs_named(self.config)
 
     @property
     def start(self) -> str:
@@ -88,17 +91,23 @@ class Stage:
     @cached_property
     def tokens_drawn(self) -> int:
         """Tokens of rollouts, candidates and evaluations."""
-        drawn = sum(tokens for _, tokens in self.series("num_tokens")) if self.kind in DRAWING else 0
-        if self.kind == "sample":
-            return round(drawn)  # what it evaluates are its candidates
+        if self.kind == "sample":  # every part has its line, and what it evaluates are its candidates
+            return round(sum(tokens for _, tokens in self.series("num_tokens")))
+        is_grpo = self.kind == "grpo"
+        drawn = self._tokens(GrpoStage.model_construct(**self.config).updates_per_generation) if is_grpo else 0.0
         answers_each = (self.config.get("eval") or {}).get("num_generations") or 1
         return round(drawn + sum(m.value * m.n * answers_each for _, m in self.evaluations("length/mean")))
 
     @cached_property
     def tokens_learned(self) -> int:
-        """Tokens that supervised training saw. A line holds those of one step and stands for the steps up to it."""
-        lines = [] if self.kind in DRAWING else [(0, 0.0), *self.series("num_tokens")]
-        return round(sum(tokens * (step - before) for (before, _), (step, tokens) in pairwise(lines)))
+        """Tokens that supervised training saw."""
+        return 0 if self.kind in DRAWING else round(self._tokens(steps_each=1))
+
+    def _tokens(self, steps_each: int) -> float:
+        """The tokens of all batches, with `steps_each` steps on each: a line holds those of one batch and stands for all of
+        them up to it."""
+        lines = [(math.ceil(step / steps_each), tokens) for step, tokens in [(0, 0.0), *self.series("num_tokens")]]
+        return sum(tokens * (batch - before) for (before, _), (batch, tokens) in pairwise(lines))
 
     @property
     def filters(self) -> list[tuple[str, int, int | None]]:
@@ -138,6 +147,11 @@ class Run:
         """The stages with a policy that have the main measure."""
         return [stage for stage in self.stages if self.main in stage.measures and stage.has_policy]
 
+    def ends(self, stages: Sequence[Stage]) -> tuple[Stage, Stage]:
+        """The first of some stages and the last of its line, between which they are compared."""
+        by_name = {stage.name: stage for stage in stages}
+        return stages[0], by_name[last_of_line(list(by_name), {stage.name: stage.config for stage in self.stages})]
+
     @property
     def versions(self) -> dict[str, str]:
         """Every version that some stage ran with; several of one thing are told with a comma."""
@@ -148,18 +162,24 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a run directory; raises UserError, which names the file, for what is none or cannot be read."""
     run = RunDir(folder)
-    stages = [StageDir(path.parent) for path in folder.glob("*/config.yaml")]
-    if not stages:
-        raise UserError(f"{folder}: no run directory, such as runs/tiny-r1: none of its folders holds a config.yaml")
     recipe = next((_read(path, yaml.safe_load) for path in (run.recipe, run.summary) if path.exists()), {})
-    order = [str(stage.get("name")) for stage in recipe.get("stages", [])]
+    order = [str(stage.get("name")) for stage in recipe.get("stages") or [] if isinstance(stage, dict)]
     if run.recipe.exists():  # a stage that it no longer has may have left its directory
-        stages = [stage for stage in stages if stage.path.name in order]
-    stages.sort(key=lambda stage: stage.config.stat().st_mtime)  # where no recipe says
-    stages.sort(key=lambda stage: order.index(stage.path.name) if stage.path.name in order else len(order))
-    ends = [stage.manifest.stat().st_mtime for stage in stages if stage.manifest.exists()]
-    ended = datetime.fromtimestamp(max(ends), UTC) if ends else None
-    return Run(str(recipe.get("name") or folder.resolve().name), [_read_stage(stage, run) for stage in stages], ended)
+        names = [name for name in order if run.stage(name).config.exists()]
+    else:
+        names = sorted(begun_stages(run), key=lambda name: order.index(name) if name in order else len(order))
+    if not names:
+        raise UserError(f"{folder}: no run directory, such as runs/tiny-r1: none of its folders is that of a stage")
+    stages = [run.stage(name) for name in names]
+    read = [_read_stage(stage, run) for stage in stages]
+    ends = [_ended(stage, each.manifest) for stage, each in zip(stages, read, strict=True) if each.manifest]
+    return Run(str(recipe.get("name") or folder.resolve().name), read, max(ends, default=None))
+
+
+def _ended(stage: StageDir, manifest: dict[str, Any]) -> datetime:
+    """When a stage ended; where its manifest does not say, when that was written, which a copy changes."""
+    told = manifest.get("ended")
+    return datetime.fromisoformat(told) if told else datetime.fromtimestamp(stage.manifest.stat().st_mtime, UTC)
 
 
 def _read_stage(stage: StageDir, run: RunDir) -> Stage:
@@ -221,12 +241,3 @@ def _count_traces(path: Path) -> dict[str, Counter[str]]:
             value = row.get(key)
             counter.update(map(str, value or ["none"]) if isinstance(value, list) else [str(value)] if value else [])
     return {key: counter for key, counter in counts.items() if counter}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every string in a tree of mappings and lists."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)

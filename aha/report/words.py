@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 from aha.metrics import Measure, bootstrap
-from aha.recipe import last_of_line
 from aha.report.run import Run, Stage
 
 
@@ -21,16 +20,14 @@ class Result:
     last: str
     after: Measure
     difference: Measure | None  # paired, on the problems that both answered; None where they share none
-    verb: str  # "rose" or "fell" where the interval of the difference is on one side of zero
+    verb: str
 
 
 def result(run: Run) -> Result | None:
     """What the run came to, from the first measured stage to the last of its line; None where these are the same."""
-    measured = {stage.name: stage for stage in run.measured}
-    if not measured:
+    if not run.measured:
         return None
-    first = run.measured[0]
-    last = measured[last_of_line(list(measured), {stage.name: stage.config for stage in run.stages})]
+    first, last = run.ends(run.measured)
     if first is last:
         return None
     before, after = first.measures[run.main], last.measures[run.main]
@@ -39,8 +36,12 @@ def result(run: Run) -> Result | None:
     changes = [new["share"] - old["share"] for old, new in pairs if old["kind"] == task]
     difference = bootstrap(changes) if changes else None
     low, high = (difference.low, difference.high) if difference else (after.low - before.high, after.high - before.low)
-    verb = "rose" if low > 0 else "fell" if high < 0 else "did not clearly change:"
-    return Result(first.name, before, last.name, after, difference, verb)
+    return Result(first.name, before, last.name, after, difference, verb(low, high))
+
+
+def verb(low: float, high: float) -> str:
+    """What became of a measure, by the ends of the interval of its difference."""
+    return "rose" if low > 0 else "fell" if high < 0 else "did not clearly change:"
 
 
 def headline(stage: Stage, main: str) -> tuple[str, Measure | None, str]:
