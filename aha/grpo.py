@@ -37,10 +37,11 @@ from aha.model import (
     saved_dtype,
 )
 from aha.rewards import LogMetric, Reward, check_tasks, ignore_metric, load_rewards
-from aha.rollout import Prompt, check_lengths, evaluate, load_prompts, rollout, sampling_of, write_rollouts
+from aha.rollout import Prompt, check_lengths, evaluate, load_eval_prompts, load_prompts, rollout, sampling_of, write_rollouts
 from aha.rundir import StageDir, atomic_folder
 from aha.scorer import load_scorers
 from aha.stage_configs import GrpoStage
+from aha.stop import STOP
 from aha.training import (
     TrainerState,
     build_optimizers,
@@ -76,11 +77,10 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     if not cfg.rewards:  # nothing hangs on a grade, so the data need no answers
         prompts = [replace(prompt, problem=replace(prompt.problem, grader=None)) for prompt in prompts]
     check_tasks(cfg.rewards, sorted({prompt.problem.task for prompt in prompts}))
-    eval_prompts, _ = load_prompts(cfg.eval.data, policy)  # none is dropped: before and after are measured on the same
+    eval_prompts = load_eval_prompts(cfg, policy)
     check_lengths(policy, prompts, cfg.max_completion_length)
     if teacher:
         check_lengths(teacher, prompts, cfg.max_completion_length, "the teacher")
-    check_lengths(policy, eval_prompts, cfg.eval.max_completion_length or cfg.max_completion_length)
     check_scoring(policy)
     total = num_steps(cfg, len(prompts))
     optimizers = build_optimizers(policy.model, cfg)
@@ -89,6 +89,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     engine.refresh()
     policy.model.train()
     log.start(total, step, prompts=len(prompts), prompts_dropped=num_dropped)
+    STOP.wait(log.note)
 
     while step < total:
         started, first = time.perf_counter(), step
@@ -154,9 +155,11 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         if is_due(first, step, cfg.eval.eval_steps) and eval_prompts and step < total:
             answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
             log.evaluation(step, measure(answers, policy.prompt))
-        if is_due(first, step, cfg.save_steps) and step < total:
+        if STOP.is_asked or (is_due(first, step, cfg.save_steps) and step < total):
             save_checkpoint(stage, TrainerState(step), policy, optimizers, cfg.save_total_limit, moving)
+            STOP.now_if_asked()
 
+    STOP.at_once()
     # The weights that are measured are those that are saved, rounded as they are on disk.
     saved = saved_dtype(cfg.save_dtype, policy)
     round_parameters(policy.model, saved)

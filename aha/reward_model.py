@@ -26,6 +26,7 @@ from aha.model import Policy, compute_dtype, default_device, microbatches, round
 from aha.rundir import StageDir, atomic_folder
 from aha.scorer import encode, load_reward_model, longest, rewards_of, score
 from aha.stage_configs import RewardModelStage
+from aha.stop import STOP
 from aha.training import (
     TrainerState,
     build_optimizers,
@@ -59,6 +60,7 @@ def run(cfg: RewardModelStage, stage: StageDir, log: StageLog) -> dict[str, Meas
 
     policy.model.train()
     log.start(total, state.step, rows=len(rows), rows_dropped=num_dropped)
+    STOP.wait(log.note)
     for step in range(state.step, total):
         started = time.perf_counter()
         batch = [rows[i] for i in indices_of_step(step, cfg.sequences_per_step, len(rows), cfg.seed)]
@@ -92,9 +94,11 @@ def run(cfg: RewardModelStage, stage: StageDir, log: StageLog) -> dict[str, Meas
             log.step(step + 1, metrics)
         if is_due(step, step + 1, cfg.eval.eval_steps) and held_out and step + 1 < total:
             log.evaluation(step + 1, evaluate(policy, held_out, cfg))
-        if is_due(step, step + 1, cfg.save_steps) and step + 1 < total:
+        if STOP.is_asked or (is_due(step, step + 1, cfg.save_steps) and step + 1 < total):
             save_checkpoint(stage, TrainerState(step + 1), policy, optimizers, cfg.save_total_limit)
+            STOP.now_if_asked()
 
+    STOP.at_once()
     # The weights that are measured are those that are saved, rounded as they are on disk.
     saved = saved_dtype(cfg.save_dtype, policy)
     round_parameters(policy.model, saved)

@@ -39,9 +39,10 @@ from aha.model import (
     saved_dtype,
     token_logps,
 )
-from aha.rollout import check_lengths, evaluate, load_prompts, write_rollouts
+from aha.rollout import evaluate, load_eval_prompts, write_rollouts
 from aha.rundir import StageDir, atomic_folder
 from aha.stage_configs import SftStage
+from aha.stop import STOP
 from aha.texts import Example, batches, check_packing, encode, pieces_of
 from aha.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, SPECIAL_TOKENS, build_tokenizer
 from aha.training import (
@@ -81,8 +82,7 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
     eval_examples = encode(eval_texts, policy, cfg.max_length, cfg.completion_only_loss)
     if eval_texts and not eval_examples:
         raise UserError(f"{cfg.name}: no row of eval_data has anything to learn within max_length {cfg.max_length}")
-    eval_prompts, _ = load_prompts(cfg.eval.data, policy, cfg.max_prompt_length)
-    check_lengths(policy, eval_prompts, cfg.eval.max_completion_length or cfg.max_completion_length)
+    eval_prompts = load_eval_prompts(cfg, policy)
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs) if eval_prompts else None
     total = cfg.max_steps
     if total < 0:
@@ -97,6 +97,9 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
         log.note(
             f"learns the chat template, but prompt.template is {policy.prompt.template}: to be asked in it, set it to chat"
         )
+    if state.step == total:  # it was stopped after its last step
+        metrics = last_metrics(stage)
+    STOP.wait(log.note)
     for step in range(state.step, total):
         started = time.perf_counter()
         chosen = [examples[i] for i in indices_of_step(step, cfg.sequences_per_step, len(examples), cfg.seed)]
@@ -128,11 +131,15 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
             engine.refresh()
             answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
             log.evaluation(done, measure(answers, policy.prompt))
-        if is_due(step, done, cfg.save_steps) and done < total:
+        if STOP.is_asked or (is_due(step, done, cfg.save_steps) and done < total):
             save_checkpoint(stage, TrainerState(done), policy, optimizers, cfg.save_total_limit)
+            STOP.now_if_asked()
 
+    STOP.at_once()
     if cfg.load_best_model_at_end:
         best_step, metrics["eval_loss"] = best_of(stage)
+        if not best_step:
+            raise UserError(f"{cfg.name}: eval_loss was never finite, so no weights are the best; try a lower learning_rate")
         load_weights(policy.model, best_folder(stage))
         log.note(f"saved are the weights of step {best_step}, with the lowest eval_loss, {metrics['eval_loss']:.4g}")
     # The weights that are measured are those that are saved, rounded as they are on disk.
@@ -159,6 +166,12 @@ def mean_loss(examples: Sequence[Example], policy: Policy, cfg: SftStage, dtype:
         logp_sum = sum(token_logps(policy.model, micro, temperature=1.0, dtype=dtype).double().sum().item() for micro in micros)
     policy.model.train()
     return -logp_sum / sum(example.num_learned for example in examples)
+
+
+def last_metrics(stage: StageDir) -> dict[str, float]:
+    """What was logged of the last step."""
+    rows: list[dict[str, float]] = [json.loads(line) for line in stage.metrics.read_text().splitlines()]
+    return next(row for row in reversed(rows) if "loss" in row)
 
 
 def best_folder(stage: StageDir) -> Path:

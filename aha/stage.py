@@ -14,9 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -28,10 +28,10 @@ from aha.metrics import Measure
 from aha.recipe import OUTPUTS, resolve
 from aha.rundir import RunDir, describe_files, write_atomic
 from aha.stage_configs import STAGE_KINDS, StageConfig
+from aha.stop import STOP, STOPS
 from aha.types import UserError
 
 INTERRUPTED = 130  # exit code after Ctrl-C
-STOPS = (signal.SIGINT, signal.SIGTERM)
 VERSIONS_OF = ("aha-r1", "torch", "transformers", "math-verify")
 VERBS = {
     "eval": "aha.evaluate",
@@ -79,6 +79,7 @@ def _run_stage(run: RunDir, name: str, console: Console) -> None:
         "outputs": {output: stage.output(output).name for output in outputs},
         "files": describe_files(stage, outputs),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS_OF}},
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 1),
         "resumed_at_step": log.first,
         "metrics": {key: m.as_dict() if isinstance(m, Measure) else m for key, m in results.items()},
@@ -96,9 +97,7 @@ def main() -> None:
     """Run a stage as a process of its own: exit code 0, 2 for an error of use, 130 when told to stop, else 1."""
     run, name, pipe = sys.argv[1:]
     threading.Thread(target=_end_with_parent, args=(int(pipe),), daemon=True).start()
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is for a job that a shell has put into the background
-            signal.signal(number, _stop_once)
+    STOP.listen()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # `aha run` blocks them until here
         run_stage(RunDir(Path(run)), name, Console())
@@ -112,17 +111,6 @@ def main() -> None:
 def _end_with_parent(pipe: int) -> None:
     os.read(pipe, 1)  # nothing is ever written: this returns when the writing end is closed
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _stop_once(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C reaches this process from the terminal and from its parent: the second one must not disturb the cleaning up."""
-    for other in STOPS:
-        signal.signal(other, _ignore)  # with SIG_IGN Python would complain where both come at the same moment
-    raise KeyboardInterrupt
-
-
-def _ignore(number: int, frame: FrameType | None) -> None:
-    pass
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha.rundir": 1,
     "aha.log": 1,
     "aha.lock": 1,
+    "aha.stop": 1,
     "aha.remote": 1,
     "aha.metrics": 1,
     "aha.sandbox": 1,

@@ -46,7 +46,6 @@ def serve() -> None:
     from aha.rewards.maths import decide_by_algebra
     from aha.rewards.symbols import same_expression
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     same_expression("x", "y")  # imports sympy before any time is counted
@@ -70,7 +69,13 @@ class Worker:
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            START, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, bufsize=0
+            START,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=env,
+            bufsize=0,
+            process_group=0,  # Ctrl-C is for the process that asks
         )
         assert self.process.stdout is not None
         self.output = self.process.stdout.fileno()
