@@ -29,7 +29,9 @@ SCRIPTS = {  # scripts of the languages that do not use Latin letters
     "el": ("Greek",),
     "he": ("Hebrew",),
 }
+OTHER = "other"  # stands for all languages of a script that is not listed
 LATIN = ("en", "de", "es", "fr", "it", "pt", "nl", "sv", "pl", "id", "sw", "tr", "vi")  # what the identifier chooses among
+KNOWN = {*LATIN, *SCRIPTS, OTHER}
 NO_PROSE = regex.compile(
     r"```.*?(?:```|$)|`[^`\n]*`|\$\$.*?\$\$|\$[^$\n]*\$|\\\[(?:(?!\\\[).)*?\\\]|\\\((?:(?!\\\().)*?\\\)|\\boxed\{[^{}]*\}"
     r"|\\[A-Za-z]+|<[^<>\n]{1,40}>",
@@ -40,6 +42,7 @@ WORD = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]|\p{L}[\p{L}\p{M
 LATIN_WORD = regex.compile(r"\p{Latin}[\p{Latin}\p{M}'’]*")
 SCRIPT_NAMES = sorted({name for names in SCRIPTS.values() for name in names})
 SCRIPT = regex.compile("|".join(f"(?P<{name}>\\p{{{name}}})" for name in SCRIPT_NAMES))
+OTHER_LETTER = regex.compile(r"[^\p{Latin}\p{Common}\p{Inherited}]")
 MIN_LATIN_WORDS = 3  # in a line, before the identifier is asked about it alone
 
 
@@ -51,8 +54,8 @@ def prose(text: str) -> str:
 def word_languages(text: str, target: str) -> Counter[str]:
     """How many words of `text` are in which language; those in a script of `target` are taken for `target`.
 
-    A word of one letter in Latin script, such as the x of an equation, is none. Lines too short for the identifier are
-    taken for what the Latin words of the whole text are.
+    A word of one letter in Latin script, such as the x of an equation, is none, nor are signs such as ℝ. Lines too short
+    for the identifier are taken for what the Latin words of the whole text are.
     """
     counts: Counter[str] = Counter()
     text = prose(text)
@@ -60,13 +63,15 @@ def word_languages(text: str, target: str) -> Counter[str]:
     for line in text.splitlines():
         latin = []
         for word in WORD.findall(line):
-            script = SCRIPT.match(word)
-            if script is None:
-                latin += [word] if len(word) > 1 else []
-            elif script.lastgroup in SCRIPTS.get(target, ()):
+            script = SCRIPT.search(word)  # not of its first character: ー, in the middle of katakana, is of no script
+            if script and script.lastgroup in SCRIPTS.get(target, ()):
                 counts[target] += 1
-            else:
+            elif script:
                 counts[next(language for language, names in SCRIPTS.items() if script.lastgroup in names)] += 1
+            elif OTHER_LETTER.search(word):
+                counts[OTHER] += 1
+            elif len(word) > 1 and LATIN_WORD.search(word):
+                latin.append(word)
         if latin:
             counts[identify(" ".join(latin) if len(latin) >= MIN_LATIN_WORDS else everywhere)] += len(latin)
     return counts
@@ -90,7 +95,7 @@ def language_of(text: str) -> str:
 def target_language(problem: Problem) -> str:
     """The language that thoughts about a problem should be in: that of its column `language`, else that of the question."""
     given = problem.columns.get("language")
-    return given if given in LATIN or given in SCRIPTS else language_of(problem.question)
+    return given if given in KNOWN else language_of(problem.question)
 
 
 @lru_cache(maxsize=65536)

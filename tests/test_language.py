@@ -65,6 +65,28 @@ def test_code_formulas_numbers_and_single_letters_are_no_words(text):
     assert word_languages(text, "en").total() == 0
 
 
+UNLISTED = ["நான் முதலில் இரண்டு எண்களை கூட்டுகிறேன்", "Նախ ես գումարում եմ երկու թվերը", "ខ្ញុំ បូក លេខ ពីរ ជាមួយ គ្នា"]
+
+
+@pytest.mark.parametrize("sentence", UNLISTED)
+def test_words_of_a_script_that_is_not_listed_are_of_another_language(sentence):
+    assert language_of(sentence) == "other"
+    assert share_in(sentence, "other")[0] == 1
+    for language in SENTENCES:
+        assert share_in(sentence, language)[0] == 0, language
+    mixed = f"First I add the numbers {sentence} together and then subtract the rest"
+    words = len(sentence.split())
+    assert word_languages(mixed, "en") == {"en": 10, "other": words}
+    assert consistency(mixed) == 10 / (10 + words)
+    assert consistency(sentence, question=sentence) == 1
+
+
+def test_signs_are_no_words_and_no_letter_hides_what_follows_it():
+    assert word_languages("ℝ 𝑥𝑦 ー", "en").total() == 0
+    assert word_languages("データを見て、コーヒーを飲む。", "ja").keys() == {"ja"}
+    assert word_languages("x和y", "zh") == {"zh": 1}
+
+
 def test_a_switch_between_sentences_and_one_inside_a_sentence_are_seen():
     between = f"{SENTENCES['en']}\n{SENTENCES['zh']}"
     assert 0 < share_in(between, "en")[0] < 1

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from aha.chat import parse
-from aha.language import LATIN, SCRIPTS, language_of, share_in
+from aha.language import KNOWN, language_of, share_in
 from aha.metrics import MIN_WORDS
 from aha.rewards.base import TAGS, Grade, Text, text_of
-
-KNOWN = {*LATIN, *SCRIPTS}
 
 
 def language_consistency(
