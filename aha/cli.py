@@ -20,6 +20,7 @@ from aha.config import validate
 from aha.data.presets import PRESETS
 from aha.recipe import load_recipe
 from aha.rewards.kinds import KINDS, Kind, kind_named
+from aha.rundir import UNUSABLE
 from aha.stage_configs import EvalStage, SampleStage
 from aha.types import UserError
 
@@ -65,7 +66,6 @@ def run(
 
     loaded = load_recipe(recipe, overrides)
     command = shlex.join(["aha", "run", str(recipe), *(overrides or []), *(["--out", str(out)] if out else [])])
-    command += f" --only {only}" if only else ""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
     try:
         pipeline.run(loaded, out or Path("runs") / loaded.name, Console(), redo_from or [], only, command, in_process=False)
@@ -74,7 +74,7 @@ def run(
             _fail(str(error), error.code)
         sys.exit(error.code)
     except KeyboardInterrupt:
-        _fail(f"stopped; `{command}` goes on", INTERRUPTED)
+        _fail(f"stopped; `{pipeline.command_with(command, only)}` goes on", INTERRUPTED)
 
 
 @app.command()
@@ -378,6 +378,10 @@ def main() -> None:
         _fail(error.format_message(), error.exit_code)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in UNUSABLE or error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", 2)
 
 
 def _fail(message: str, code: int) -> None:

@@ -9,7 +9,7 @@ from aha.engine.native import NativeEngine
 from aha.log import StageLog
 from aha.metrics import Measure, accuracy_name, measure, of_task, paired_difference, tasks_of
 from aha.model import compute_dtype, default_device, load_policy
-from aha.rollout import check_lengths, evaluate, load_prompts, write_rollouts
+from aha.rollout import evaluate, load_eval_prompts, write_rollouts
 from aha.rundir import StageDir
 from aha.stage_configs import EvalStage
 from aha.training import make_deterministic
@@ -57,9 +57,8 @@ def answer(
     device = default_device()
     dtype = compute_dtype(cfg.dtype, device)
     policy = load_policy(cfg, device, dtype)
-    prompts, num_dropped = load_prompts(cfg.eval.data, policy, cfg.max_prompt_length)
-    check_lengths(policy, prompts, cfg.eval.max_completion_length or cfg.max_completion_length)
-    log.start(0, 0, problems=len(prompts), prompts_dropped=num_dropped)
+    prompts = load_eval_prompts(cfg, policy)
+    log.start(0, 0, problems=len(prompts))
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs)
     answers = evaluate(engine, policy, prompts, cfg, cfg.seed, verdicts, log.answered)
     if kept:

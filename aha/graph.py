@@ -4,6 +4,7 @@ The fingerprint of a stage is the sha256 of its resolved configuration and of th
 anywhere changes the fingerprints of exactly the stages that depend on it.
 """
 
+import contextlib
 import functools
 import json
 import re
@@ -19,12 +20,13 @@ from aha.data.presets import PRESETS
 from aha.data.sources import GENERATORS
 from aha.recipe import needs, reference, references
 from aha.rewards import module_file
-from aha.rundir import RunDir, StageDir, fingerprint, fingerprint_path
-from aha.stage_configs import Recipe, StageConfig
+from aha.rundir import RunDir, StageDir, content, fingerprint, fingerprint_path
+from aha.stage_configs import STAGE_KINDS, Recipe, StageConfig
 from aha.types import UserError
 
 FINGERPRINT_LINE = "# fingerprint: "
 INPUTS_LINE = "# inputs: "
+MADE_OF_LINE = "# made of: "
 NOTHING_LOST = {"config.yaml", "error.txt", "progress.json"}  # a stage directory with no other file can be begun anew
 CHANGES_TOLD = 4
 
@@ -53,11 +55,23 @@ class Node:
     def state(self) -> State:
         """absent: nothing of it is there; changed: the directory holds another configuration, or was made of other inputs."""
         before = read_config(self.stage)
-        if before is not None and before.fingerprint == self.fingerprint:
+        if before is not None and before.fingerprint == self.fingerprint and not self.made_again(before):
             finished = self.stage.read_manifest()
             return "done" if finished and finished.get("fingerprint") == self.fingerprint else "unfinished"
         files = {path.name for path in self.stage.path.glob("*") if path.suffix != ".tmp"}
         return "changed" if files - NOTHING_LOST else "absent"
+
+    @property
+    def made_of(self) -> dict[str, str]:
+        """sha256 of every output that it refers to and that is there, by its key: a stage that was redone may have made
+        another one from an equal fingerprint."""
+        found = {key: reference(text) or ("", "") for key, text in references(self.cfg).items()}
+        contents = {key: content(StageDir(self.stage.path.with_name(name)), output) for key, (name, output) in found.items()}
+        return {key: text for key, text in contents.items() if text}
+
+    def made_again(self, before: "Written") -> list[str]:
+        """The keys of outputs that are others than those that the stage's directory was made of."""
+        return [key for key, text in self.made_of.items() if before.made_of.get(key, text) != text]
 
     @property
     def resumes_at(self) -> int:
@@ -73,6 +87,7 @@ class Written:
     values: dict[str, Any]
     fingerprint: str
     inputs: dict[str, str] | None  # None where the file does not tell
+    made_of: dict[str, str]  # what the file tells of them
 
 
 def graph(recipe: Recipe, run: RunDir) -> dict[str, Node]:
@@ -142,9 +157,11 @@ def dependents(nodes: Mapping[str, Node], names: Collection[str]) -> list[str]:
 
 
 def config_text(node: Node) -> str:
-    """`config.yaml`: every value of the stage, defaults included, below its fingerprint and those of its inputs."""
+    """`config.yaml`: every value of the stage, defaults included, below its fingerprint, those of its inputs, and what
+    outputs of earlier stages it is made of."""
     values = yaml.safe_dump(node.cfg.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-    return f"{FINGERPRINT_LINE}{node.fingerprint}\n{INPUTS_LINE}{json.dumps(dict(node.inputs))}\n{values}"
+    made_of = f"{MADE_OF_LINE}{json.dumps(node.made_of)}\n" if node.made_of else ""
+    return f"{FINGERPRINT_LINE}{node.fingerprint}\n{INPUTS_LINE}{json.dumps(dict(node.inputs))}\n{made_of}{values}"
 
 
 def read_config(stage: StageDir) -> Written | None:
@@ -152,9 +169,26 @@ def read_config(stage: StageDir) -> Written | None:
     if not stage.config.exists():
         return None
     text = stage.config.read_text(encoding="utf-8")
-    head = [line for line in text.splitlines()[:2] if line.startswith("# ")]
-    inputs = next((json.loads(line.removeprefix(INPUTS_LINE)) for line in head if line.startswith(INPUTS_LINE)), None)
-    return Written(yaml.safe_load(text) or {}, head[0].removeprefix(FINGERPRINT_LINE) if head else "", inputs)
+    head = [line for line in text.splitlines()[:3] if line.startswith("# ")]
+    inputs, made_of = (
+        next((json.loads(line.removeprefix(start)) for line in head if line.startswith(start)), None)
+        for start in (INPUTS_LINE, MADE_OF_LINE)
+    )
+    return Written(yaml.safe_load(text) or {}, head[0].removeprefix(FINGERPRINT_LINE) if head else "", inputs, made_of or {})
+
+
+def begun_stages(run: RunDir) -> dict[str, str]:
+    """The kind of every stage that has begun in a run directory, by the name of its folder, in that order.
+
+    Other folders may hold a `config.yaml` of their own: that of a stage has a name and a known kind.
+    """
+    found = {}
+    for path in sorted(run.path.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime):
+        with contextlib.suppress(yaml.YAMLError, UnicodeDecodeError):
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if isinstance(values, dict) and "name" in values and str(values.get("kind")) in STAGE_KINDS:
+                found[path.parent.name] = str(values["kind"])
+    return found
 
 
 def own_changes(node: Node) -> list[str]:
@@ -169,6 +203,7 @@ def own_changes(node: Node) -> list[str]:
     if before.inputs is None:
         return changed or ["its inputs (model or data files) have changed"]
     stages = references(node.cfg)
+    changed += [f"{stages[key]} was made again, with another content" for key in node.made_again(before)]
     inputs = {**before.inputs, **node.inputs}
     changed += [
         f"the content of {node.cfg.model if key == 'model' else key} has changed"

@@ -3,6 +3,7 @@
 The kernel lets go of the lock with the last process that holds it, so what a killed run leaves behind blocks nobody.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -12,9 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
+from aha.rundir import out_of_space_is_a_user_error
 from aha.types import UserError
 
 PATIENCE = 10.0  # seconds in which the stage of a run that was killed notices that and ends
+GLANCE = 1.0  # seconds in which those who only look at the lock, and hold it for a moment, have let go of it
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,19 @@ class RunLock:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise UserError(f"{self.path.parent}: {error.strerror}") from error
-        deadline = time.monotonic() + PATIENCE
+        began = time.monotonic()
         while not _try_lock(self.fd, fcntl.LOCK_EX):
             holder = read_holder(self.path)
             is_ending = holder is not None and holder.is_gone()
-            if not is_ending or time.monotonic() > deadline:
+            if time.monotonic() - began > (PATIENCE if is_ending else GLANCE):
                 os.close(self.fd)
                 raise UserError(f"{self.path.parent} is in use by {_told(holder)}; stop it, or choose another --out")
             time.sleep(0.05)
-        self.enter_stage("")
+        try:
+            self.enter_stage("")
+        except BaseException:
+            os.close(self.fd)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -76,8 +83,10 @@ class RunLock:
     def enter_stage(self, stage: str) -> None:
         """Write down which stage is running. The first line counts: readers see the old one or all of the new."""
         line = json.dumps({**asdict(self.holder), "stage": stage}).encode() + b"\n"
-        os.pwrite(self.fd, line, 0)
-        os.ftruncate(self.fd, len(line))
+        with out_of_space_is_a_user_error(self.path):
+            if os.pwrite(self.fd, line, 0) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.ftruncate(self.fd, len(line))
 
 
 def read_holder(path: Path) -> Holder | None:

@@ -26,9 +26,10 @@ from aha.log import WIDTH, clock, printable, told
 from aha.metrics import Measure
 from aha.recipe import last_of_line, reference, references
 from aha.report import write_report
-from aha.rundir import RunDir, StageDir, damage, write_atomic, write_summary
-from aha.stage import INTERRUPTED, STOPS, run_stage
+from aha.rundir import RunDir, StageDir, damage, remove_temporary, write_atomic, write_summary
+from aha.stage import INTERRUPTED, run_stage
 from aha.stage_configs import Recipe
+from aha.stop import STOPS
 from aha.types import UserError
 
 # Ends of the measures that the console shows.
@@ -57,7 +58,7 @@ def run(
     """Run every stage of `recipe` that is not done, or `only` one, into `out`/<stage>.
 
     `redo_from` first clears these stages and all that depend on them. `command` is what messages name to go on with the
-    run. Without `in_process` every stage is a process of its own.
+    run, without `only`. Without `in_process` every stage is a process of its own.
 
     Raises UserError where another run is going on in `out`, where a stage's directory holds another configuration, where
     an input is missing or damaged, and for whatever a stage finds wrong; StageFailedError where a stage's process failed.
@@ -70,18 +71,25 @@ def run(
         raise UserError(f"--only {only} runs nothing else, so --from can name no other stage")
     preflight.check(recipe)
     place = RunDir(out)
+    goes_on = command_with(command, only)
     with RunLock(place.lock, command) as lock:
+        sweep(place, names)
         nodes = graph(recipe, place)
         todo = [only] if only else names
         redone = [name for name in dependents(nodes, redo_from) if name in todo]
-        refuse_changed(nodes, [name for name in todo if name not in redone])  # before anything is cleared or run
-        for name in redone:
+        # Whatever is wrong is told before anything is cleared or run.
+        refuse_changed(nodes, [name for name in todo if name not in redone])
+        made = [name for name in todo if name in redone or nodes[name].state != "done"]
+        for name in made:
+            _check_inputs(nodes[name], nodes, command, made)
+        for name in reversed(redone):  # the last first, so that a stop in between leaves none without what it was made of
             kept = _clear(nodes[name].stage)
             if kept:
                 console.print(Text(f"{name}: its review is kept as {kept}"))
         write_atomic(place.recipe, recipe_text(recipe, command))
         for name in todo:
             node = nodes[name]
+            refuse_changed(nodes, [name])  # what it was made of may have been made again since
             if node.state == "done":
                 console.print(Text(f"{name}: done, skipped"))
             else:
@@ -91,10 +99,27 @@ def run(
                 if in_process:
                     run_stage(place, name, console)
                 else:
-                    _run_in_child(place, node, console, lock, command)
+                    _run_in_child(place, node, console, lock, goes_on)
             write_summary(place, recipe.name, names)
     print_summary(recipe, out, console)
     console.print(Text(str(write_report(out))), soft_wrap=True)
+
+
+def command_with(command: str, only: str | None) -> str:
+    """The command that goes on with what is running: the whole run, or `only` one stage."""
+    return f"{command} --only {only}" if only else command
+
+
+def _cleared(stage: StageDir) -> Path:
+    """Where a stage's directory is while it is deleted."""
+    return stage.path.with_name(f".{stage.path.name}.old")
+
+
+def sweep(place: RunDir, names: Sequence[str]) -> None:
+    """Delete what a run that was killed left behind: stages that it was clearing, files that it was writing."""
+    for name in names:
+        shutil.rmtree(_cleared(place.stage(name)), ignore_errors=True)
+    remove_temporary(place)
 
 
 def _clear(stage: StageDir) -> Path | None:
@@ -104,14 +129,12 @@ def _clear(stage: StageDir) -> Path | None:
     """
     if not stage.path.exists():
         return None
-    kept, old = None, stage.path.with_name(f".{stage.path.name}.old")
+    kept, old = None, _cleared(stage)
     try:
         if stage.review.exists():
             names = (f"{stage.path.name}.review{f'-{i}' if i else ''}.csv" for i in itertools.count())
             kept = next(path for name in names if not (path := stage.path.with_name(name)).exists())
             stage.review.rename(kept)
-        if old.exists():
-            shutil.rmtree(old)
         stage.path.rename(old)
         shutil.rmtree(old)
     except OSError as error:
@@ -125,10 +148,13 @@ def recipe_text(recipe: Recipe, command: str) -> str:
     return lines + yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
 
 
-def _check_inputs(node: Node, nodes: Mapping[str, Node], command: str) -> None:
-    """Raise UserError, with the command that mends it, where an earlier stage is not done or its output is damaged."""
+def _check_inputs(node: Node, nodes: Mapping[str, Node], command: str, made: Sequence[str] = ()) -> None:
+    """Raise UserError, with the command that mends it, where an earlier stage is not done or its output is damaged, but for
+    those that are `made` before."""
     for text in references(node.cfg).values():
         name, output = reference(text) or ("", "")
+        if name in made:
+            continue
         if nodes[name].state != "done":
             raise UserError(f"{node.name} needs {name}, which is not done as the recipe has it; `{command}` runs it")
         wrong = damage(nodes[name].stage, output)

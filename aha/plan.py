@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from aha import preflight
 from aha.bundled import bundled_folder
-from aha.config import EvalConfig
+from aha.config import DataConfig, EvalConfig
 from aha.data.hub import HUB_ID
-from aha.graph import Node, graph, own_changes, roots_of, told_changes
+from aha.data.sources import DEFAULT_GENERATED_ROWS, GENERATORS
+from aha.graph import Node, graph, own_changes, read_config, roots_of, told_changes
 from aha.log import WIDTH, clock
 from aha.recipe import reference, references
 from aha.rundir import RunDir, StageDir, damage
 from aha.stage_configs import GrpoStage, Recipe, SampleStage, StageConfig, TrainingConfig
+from aha.types import UserError
 
 TOKEN_BYTES = 4  # of text, about
 FLOAT32, ADAM = 4, 8  # bytes of a parameter, and of the two moments that AdamW keeps of it
@@ -47,15 +50,24 @@ class Step:
 def plan(recipe: Recipe, out: Path) -> list[Step]:
     """What `aha run` would do with every stage, in order. Nothing is written."""
     nodes = graph(recipe, RunDir(out))
+    measured = siblings(out)
     steps = []
     for node in nodes.values():
         action, why = _action(node, nodes)
-        steps.append(Step(node.name, node.cfg.kind, action, why, _seconds(node, action), _disk(node, nodes, action)))
+        seconds = _seconds(node, action)
+        if seconds is None and (like := _same(node, measured)):
+            seconds = _whole_seconds(like, steps_of(node))
+            why = "; ".join(filter(None, [why, f"time as in {like.path.parent}"]))
+        steps.append(Step(node.name, node.cfg.kind, action, why, seconds, _disk(node, nodes, action)))
     return steps
 
 
 def obstacles(recipe: Recipe, out: Path) -> list[str]:
     """What keeps `aha run` from doing that, each with what mends it."""
+    try:
+        preflight.check(recipe)
+    except UserError as error:
+        return [f"the run stops before it begins: {error}"]
     nodes = graph(recipe, RunDir(out))
     flags = " ".join(f"--from {node.name}" for node in roots_of(nodes, nodes))
     found = [f"the run stops before it begins: add {flags}"] if flags else []
@@ -87,14 +99,41 @@ def _seconds(node: Node, action: Action) -> float | None:
     """Of a stage that was done before, what all of its steps take; of one that goes on, what those that are left take."""
     if action == "skip":
         return 0.0
-    manifest, progress = node.stage.read_manifest(), progress_of(node.stage)
-    total = steps_of(node) or progress.get("total", 0)
-    per_step = seconds_per_step(node.stage)
-    if action == "redo" and manifest:
-        seconds = float(manifest["seconds"])  # of its last process, which may have done a part of the steps only
-        measured = progress.get("total", 0) - manifest["resumed_at_step"]
-        return max(seconds / measured * total if measured > 0 else seconds, per_step * total)
-    return per_step * (total - node.resumes_at) if node.state == "unfinished" and per_step and total else None
+    if action == "redo":
+        return _whole_seconds(node.stage, steps_of(node))
+    if node.state != "unfinished":
+        return None
+    total = steps_of(node) or progress_of(node.stage).get("total", 0)
+    return seconds_per_step(node.stage) * (total - node.resumes_at) or None
+
+
+def _whole_seconds(stage: StageDir, steps: int | None) -> float | None:
+    """What all steps of a stage take, as many as `steps` or, where that is not known, as there were; None where none was
+    measured."""
+    manifest, progress = stage.read_manifest(), progress_of(stage)
+    total = steps or progress.get("total", 0)
+    by_step = seconds_per_step(stage) * total
+    if manifest is None:
+        return by_step or None
+    seconds = float(manifest["seconds"])  # of its last process, which may have done a part of the steps only
+    measured = progress.get("total", 0) - manifest["resumed_at_step"]
+    return max(seconds / measured * total if measured > 0 else seconds, by_step)
+
+
+def siblings(out: Path) -> list[StageDir]:
+    """The finished stages of the runs beside `out`, the newest first."""
+    found = [StageDir(path.parent) for path in out.parent.glob("*/*/stage.json") if path.parent.parent != out]
+    return sorted(found, key=lambda stage: stage.manifest.stat().st_mtime, reverse=True)
+
+
+def _same(node: Node, measured: Sequence[StageDir]) -> StageDir | None:
+    """The newest of these stages with the name of `node` and, but for the seed, its configuration."""
+    wanted = {**node.cfg.model_dump(mode="json"), "seed": None}
+    for stage in measured:
+        written = read_config(stage) if stage.path.name == node.name else None
+        if written and {**written.values, "seed": None} == wanted:
+            return stage
+    return None
 
 
 def seconds_per_step(stage: StageDir) -> float:
@@ -128,6 +167,19 @@ def steps_of(node: Node) -> int | None:
     return progress_of(node.stage).get("total") if node.state == "unfinished" else None
 
 
+def steps_at_most(node: Node, nodes: Mapping[str, Node]) -> int | None:
+    """Optimiser steps of a stage that trains, or a bound on them: epochs over no more rows than the sources can give."""
+    cfg, steps = node.cfg, steps_of(node)
+    rows = None if steps else _num_rows(getattr(cfg, "data", []), nodes)
+    if rows is None:
+        return steps
+    assert isinstance(cfg, TrainingConfig)
+    passes = cfg.num_train_epochs * rows
+    if isinstance(cfg, GrpoStage):
+        return math.ceil(passes / cfg.prompts_per_generation * cfg.updates_per_generation)
+    return math.ceil(passes / cfg.sequences_per_step)
+
+
 # Disk.
 
 
@@ -137,10 +189,10 @@ def _disk(node: Node, nodes: Mapping[str, Node], action: Action) -> int | None:
     if action == "skip":
         return 0
     if isinstance(cfg, SampleStage):
-        texts = _num_rows(cfg.data)
+        texts = _num_rows(cfg.data, nodes)
         # Every answer stands in the rollouts, and in the traces if it is kept.
         return None if texts is None else texts * cfg.num_generations * cfg.max_completion_length * TOKEN_BYTES * 2
-    answers = _num_answers(cfg)
+    answers = _num_answers(cfg, nodes)
     if not isinstance(cfg, TrainingConfig):
         return answers
     weights = None if getattr(cfg, "init", "model") == "scratch" else _weights(cfg, nodes)
@@ -153,42 +205,54 @@ def _disk(node: Node, nodes: Mapping[str, Node], action: Action) -> int | None:
     checkpoint = parameters * (FLOAT32 + ADAM + moving)
     # The best weights so far, in float32, and the next best while they are written.
     best = 2 * parameters * FLOAT32 if getattr(cfg, "load_best_model_at_end", False) else 0
-    return size + checkpoint * _num_checkpoints(node) + best + answers + _rollouts(node)
+    steps = steps_at_most(node, nodes)
+    return size + checkpoint * _num_checkpoints(cfg, steps) + best + answers + _rollouts(cfg, steps)
 
 
-def _num_checkpoints(node: Node) -> int:
+def _num_checkpoints(cfg: TrainingConfig, steps: int | None) -> int:
     """Checkpoints that exist at once: those that are kept, and the next one while it is written."""
-    cfg, steps = node.cfg, steps_of(node)
-    assert isinstance(cfg, TrainingConfig)
     if not cfg.save_steps:
         return 0
     saved = math.inf if steps is None else (steps - 1) // cfg.save_steps
     return int(min(saved, cfg.save_total_limit + 1))
 
 
-def _num_answers(cfg: StageConfig) -> int | None:
+def _num_answers(cfg: StageConfig, nodes: Mapping[str, Node]) -> int | None:
     """Bytes of the answers of the final evaluation; None where a source has no limit."""
     own = getattr(cfg, "eval", None)
     if not isinstance(own, EvalConfig) or not own.data:
         return 0
-    rows = _num_rows(own.data)
+    rows = _num_rows(own.data, nodes)
     of_stage: int = getattr(cfg, "max_completion_length", 0)
     longest = own.max_completion_length or of_stage
     return None if rows is None else rows * own.num_generations * longest * TOKEN_BYTES
 
 
-def _rollouts(node: Node) -> int:
+def _rollouts(cfg: StageConfig, steps: int | None) -> int:
     """Bytes of the rollouts that are kept, where the number of steps is known: they are little beside the weights."""
-    cfg, steps = node.cfg, steps_of(node)
     if not isinstance(cfg, GrpoStage) or not cfg.save_rollouts_steps or steps is None:
         return 0
     completions = cfg.prompts_per_generation * cfg.num_generations
     return steps // cfg.save_rollouts_steps * completions * cfg.max_completion_length * TOKEN_BYTES
 
 
-def _num_rows(data: list[Any]) -> int | None:
-    limits = [cfg.limit for cfg in data]
-    return None if None in limits else sum(limits)
+def _num_rows(data: Sequence[DataConfig], nodes: Mapping[str, Node]) -> int | None:
+    """Rows that sources give at the most; None where one without a limit is a file or comes from the hub."""
+    counts = [_num_rows_of(cfg, nodes) for cfg in data]
+    return None if None in counts else sum(filter(None, counts))
+
+
+def _num_rows_of(source: DataConfig, nodes: Mapping[str, Node]) -> int | None:
+    if source.limit is not None:
+        return source.limit
+    if source.source in GENERATORS:
+        return DEFAULT_GENERATED_ROWS
+    found = reference(source.source)
+    cfg = nodes[found[0]].cfg if found else None
+    if not isinstance(cfg, SampleStage):
+        return None
+    problems = _num_rows(cfg.data, nodes)
+    return None if problems is None else min(problems * cfg.num_generations, cfg.max_traces or problems * cfg.num_generations)
 
 
 def _weights(cfg: StageConfig, nodes: Mapping[str, Node]) -> tuple[int, int] | None:

@@ -1,20 +1,25 @@
 """What is wrong with a recipe that can be told before its first stage runs: names that nothing has, data that cannot be read.
 
-What is not on this machine, a data set or a model of the hub, shows when its stage begins.
+Models are looked for and not loaded. What is not on this machine, a data set or a model of the hub, shows when its stage
+begins.
 """
 
+import difflib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from aha.bundled import BUNDLED_MODELS, bundled_folder
 from aha.config import DataConfig
 from aha.data.filters import FILTERS
 from aha.data.named import bind
 from aha.data.refine import STEPS
-from aha.data.sources import is_from_hub, load_preferences, load_problems, load_texts
+from aha.data.sources import is_from_hub, load_preferences, load_problems, load_texts, task_of
+from aha.data.wording import load_examples
 from aha.graph import graders
 from aha.recipe import reference
-from aha.rewards import load_grader, load_rewards
-from aha.stage_configs import Recipe, StageConfig
+from aha.rewards import check_tasks, load_grader, load_rewards
+from aha.stage_configs import Recipe, SampleStage, StageConfig
 from aha.types import UserError
 
 Load = Callable[[DataConfig], Any]
@@ -29,11 +34,53 @@ def check(recipe: Recipe) -> None:
                 load_grader(grader)
             bind(getattr(cfg, "refine", []), STEPS, "refinement")
             bind(getattr(cfg, "filters", []), FILTERS, "filter")
+            for model in _models(cfg):
+                check_model(model)
+            if isinstance(cfg, SampleStage) and cfg.ask == "few_shot":
+                load_examples(cfg)
             for source, load in _sources(cfg):
                 if reference(source.source) is None and not is_from_hub(source.source):
                     load(_one_row(source))
+            _check_tasks(cfg)
         except UserError as error:
             raise UserError(f"{cfg.name}: {error}") from error
+
+
+def _models(cfg: StageConfig) -> Iterator[str]:
+    """Every model that a stage loads and that no earlier stage makes."""
+    named = [getattr(cfg, "teacher_model", None)]
+    named += [reward.args.get("model") for reward in getattr(cfg, "rewards", []) if reward.name == "reward_model"]
+    is_used = getattr(cfg, "init", "model") == "model" and getattr(cfg, "engine", "native") == "native"
+    named += [cfg.model] if is_used else []
+    yield from (name for name in named if isinstance(name, str) and reference(name) is None)
+
+
+def check_model(name: str) -> None:
+    """Raise UserError where a model is neither bundled, nor a model folder, nor perhaps one of the hub."""
+    path = Path(name)
+    if bundled_folder(name) or (path / "config.json").exists():
+        return
+    if path.exists():
+        raise UserError(f"{name} is no model: it has no config.json")
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"{name} is no model: there is no such folder")
+    # Old models of the hub have names without a slash too, such as gpt2, so only what is close to a bundled name is refused.
+    close = difflib.get_close_matches(name, BUNDLED_MODELS, n=1, cutoff=0.8)
+    if close:
+        raise UserError(f"{name} is no model: there is no such folder; did you mean {close[0]}?")
+
+
+def _check_tasks(cfg: StageConfig) -> None:
+    """Raise UserError where weights or shares name other tasks than those of the data. Traces of earlier stages could be of
+    any."""
+    sources: list[DataConfig] = getattr(cfg, "data", [])
+    if any(reference(source.source) for source in sources):
+        return
+    tasks = sorted({task_of(source) for source in sources})
+    check_tasks(getattr(cfg, "rewards", []), tasks)
+    shares = getattr(cfg, "shares", {})
+    if shares and sorted(shares) != tasks:
+        raise UserError(f"shares is of {', '.join(shares)}; the problems are of {', '.join(tasks)}: name each")
 
 
 def _sources(cfg: StageConfig) -> Iterator[tuple[DataConfig, Load]]:

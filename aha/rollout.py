@@ -1,6 +1,7 @@
 """From problems to graded completions: render, generate, decode, score. Training and evaluation share it."""
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,14 +57,30 @@ def load_prompts(
     return kept, len(prompts) - len(kept)
 
 
-def check_lengths(policy: Policy, prompts: Sequence[Prompt], max_completion_length: int, who: str = "the model") -> None:
+def load_eval_prompts(cfg: SamplingConfig, policy: Policy) -> list[Prompt]:
+    """The prompts of `eval.data`. However long, none is dropped: all stages are to be measured on the same problems.
+
+    Raises UserError where one of them and its completion could exceed what the model holds.
+    """
+    prompts, _ = load_prompts(cfg.eval.data, policy)
+    check_lengths(policy, prompts, cfg.eval.max_completion_length or cfg.max_completion_length, way_out="")
+    return prompts
+
+
+def check_lengths(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    max_completion_length: int,
+    who: str = "the model",
+    way_out: str = ", or set max_prompt_length",
+) -> None:
     """Raise UserError where a prompt and its completion could exceed what the model holds, before anything is drawn."""
     limit = policy.model.config.get_text_config().max_position_embeddings
     longest = max((len(prompt.ids) for prompt in prompts), default=0)
     if prompts and longest + max_completion_length > limit:
         raise UserError(
             f"the longest prompt of {longest} tokens and max_completion_length {max_completion_length} make "
-            f"{longest + max_completion_length}; {who} holds {limit}: lower one of them, or set max_prompt_length"
+            f"{longest + max_completion_length}; {who} holds {limit}: lower one of them{way_out}"
         )
 
 
@@ -259,7 +276,10 @@ def write_rollouts(path: Path, step: int, groups: Sequence[Group]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with out_of_space_is_a_user_error(path):
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), temporary)
+        with temporary.open("wb") as file:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
 
 

@@ -7,13 +7,14 @@ Everything is written under a temporary name, flushed, then renamed; `stage.json
 means that the stage is done.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from typing import Any
 from aha.types import UserError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+UNUSABLE = {*NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS}  # what a disk or its owner denies: no fault of the program
+TEMPORARY_FOR = 60.0  # seconds, and far longer than a text file is written; an older temporary one is left from a kill
 HASHED_OUTPUT = 64 * 2**20  # bytes; of larger files that a stage wrote only the size is compared before they are used
 
 
@@ -124,9 +127,9 @@ class StageDir:
         return json.loads(self.manifest.read_text()) if self.manifest.exists() else None
 
 
-@contextmanager
+@contextlib.contextmanager
 def out_of_space_is_a_user_error(path: Path) -> Iterator[None]:
-    """Turn a full disk into one line that names the path; other failures pass through.
+    """Turn a full disk, and one that cannot be written to, into one line that names the path; other failures pass through.
 
     safetensors reports input and output errors under a type of its own, with the system's text in it.
     """
@@ -138,22 +141,37 @@ def out_of_space_is_a_user_error(path: Path) -> Iterator[None]:
             raise UserError(
                 f"{path}: disk full while saving; what was saved before is intact. Free space and run again"
             ) from error
+        if isinstance(error, OSError) and error.errno in UNUSABLE:
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from error
         raise
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old content or all of the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with out_of_space_is_a_user_error(path):
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+    """Write a text file so that readers see the old content or all of the new, also where several processes write it."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with out_of_space_is_a_user_error(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
-@contextmanager
+def remove_temporary(run: RunDir) -> None:
+    """Delete the temporary files that killed processes left in a run directory and in those of its stages."""
+    for path in [*run.path.glob("*.tmp"), *run.path.glob("*/*.tmp")]:
+        with contextlib.suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > TEMPORARY_FOR:
+                path.unlink()
+
+
+@contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
     temporary = path.with_name(path.name + ".tmp")
@@ -209,6 +227,19 @@ def _describe(path: Path) -> dict[str, Any]:
     if size > HASHED_OUTPUT:
         return {"size": size}
     return {"size": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def content(stage: StageDir, output: str) -> str | None:
+    """sha256 of what a finished stage wrote as `output`, from its manifest; None while it is unfinished.
+
+    Where a file is too large to have been hashed, the whole manifest stands for it.
+    """
+    manifest = stage.read_manifest()
+    if manifest is None:
+        return None
+    inside = stage.output(output).name
+    files = {name: told for name, told in manifest.get("files", {}).items() if name.partition("/")[0] == inside}
+    return fingerprint(files if all("sha256" in told for told in files.values()) else manifest, {})
 
 
 def damage(stage: StageDir, output: str) -> str | None:

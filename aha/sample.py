@@ -96,9 +96,10 @@ def run(cfg: SampleStage, stage: StageDir, log: StageLog) -> dict[str, Measure |
         told.clear()
         answers = asked.draw(part, replies)
         groups = graded(part, answers, asked.settings, rules, stage.verdicts, lambda name, x: told[name].append(x))
+        # Logged first: a part that was not saved after all is drawn again, and then its line is dropped.
+        log.step(number, {**part_metrics(groups, time.perf_counter() - started), **_means(told)}, groups[0])
         write_rollouts(file, number, groups)
         replies.unlink(missing_ok=True)
-        log.step(number, {**part_metrics(groups, time.perf_counter() - started), **_means(told)}, groups[0])
     groups = [group for part, file in zip(parts, files, strict=True) for group in read_rollouts(file, part)]
     measures = measure(groups, asked.settings)
     log.evaluation(total, measures)
@@ -154,6 +155,9 @@ def run(cfg: SampleStage, stage: StageDir, log: StageLog) -> dict[str, Measure |
 
 def try_steps(cfg: SampleStage, rewards: Sequence[Reward]) -> None:
     """Raise UserError for a refinement or a filter that does not fit, before anything is sampled."""
+    for name, times in Counter(label(own, cfg.filters) for own in cfg.filters).items():
+        if times > 1:
+            raise UserError(f"{cfg.name}: filters has {name} {times} times")
     scores = {reward.name: 1.0 for reward in rewards}
     text = "<think>1+1=2</think> <answer>2</answer>"
     example = Trace(Problem("example", "", "1+1?", {}, ""), text, "", solved=True, reward=1.0, scores=scores, num_tokens=9)
@@ -339,7 +343,7 @@ def select(
     traces: Sequence[Trace], cfg: SampleStage, settings: PromptConfig, known_questions: Sequence[str]
 ) -> tuple[list[Trace], list[FilterCount]]:
     """The traces that pass what can be said without a judge, and what each step kept of what it saw."""
-    kept, counts = filters.apply(traces, [own for own in cfg.filters if not wants_judge(own, cfg)], settings)
+    kept, counts = filtered(traces, [own for own in cfg.filters if not wants_judge(own, cfg)], cfg, settings)
     steps: dict[str, Callable[[list[Trace]], list[Trace]]] = {}
     if cfg.deduplicate:
         steps["deduplicate"] = filters.without_duplicates
@@ -351,7 +355,7 @@ def select(
 
 def choose(traces: Sequence[Trace], cfg: SampleStage, settings: PromptConfig) -> tuple[list[Trace], list[FilterCount]]:
     """The traces whose judges' marks pass the filters and that are chosen among those, and what each step kept."""
-    kept, counts = filters.apply(traces, [own for own in cfg.filters if wants_judge(own, cfg)], settings)
+    kept, counts = filtered(traces, [own for own in cfg.filters if wants_judge(own, cfg)], cfg, settings)
     steps: dict[str, Callable[[list[Trace]], list[Trace]]] = {}
     seed, n = f"{cfg.seed}/{cfg.name}", cfg.num_best
     if n is not None:
@@ -362,6 +366,24 @@ def choose(traces: Sequence[Trace], cfg: SampleStage, settings: PromptConfig) ->
         steps["max_traces"] = lambda traces: some_of(traces, cfg.max_traces, f"{seed}/max_traces")
     kept, more = in_steps(kept, steps)
     return kept, [*counts, *more]
+
+
+def filtered(
+    traces: Sequence[Trace], some: Sequence[NamedConfig], cfg: SampleStage, settings: PromptConfig
+) -> tuple[list[Trace], list[FilterCount]]:
+    """The traces that `some` of the filters keep, and what each kept of what it saw, under its label."""
+    kept, counts = filters.apply(traces, some, settings)
+    return kept, [replace(count, name=label(own, cfg.filters)) for count, own in zip(counts, some, strict=True)]
+
+
+def label(own: NamedConfig, among: Sequence[NamedConfig]) -> str:
+    """The name of a filter, with its arguments where there are several of that name.
+
+    Example: "correct"; "min_score(name=judge, score=0.7)"
+    """
+    if sum(other.name == own.name for other in among) == 1:
+        return own.name
+    return f"{own.name}({', '.join(f'{key}={value}' for key, value in own.args.items())})"
 
 
 def wants_judge(own: NamedConfig, cfg: SampleStage) -> bool:

@@ -67,7 +67,9 @@ def _data_inside(value: Any) -> Iterator[DataConfig]:
 class DecodingConfig(Config):
     """How completions are drawn."""
 
-    max_prompt_length: int | None = Field(None, ge=1, description="tokens; longer prompts are dropped and counted")
+    max_prompt_length: int | None = Field(
+        None, ge=1, description="tokens; longer prompts are dropped and counted, but for those of eval"
+    )
     max_num_seqs: int = Field(256, ge=1, description="rows that the native engine decodes at once")
 
     max_completion_length: int = Field(256, ge=1, description="tokens, the stop token included")

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from aha.graph import begun_stages, read_config
 from aha.lock import Holder, is_held, read_holder
 from aha.log import WIDTH, clock
 from aha.plan import metrics_of
@@ -89,8 +90,7 @@ def _stage_names(run: RunDir) -> dict[str, str]:
             return {stage["name"]: stage["kind"] for stage in recipe["stages"]}
         except (yaml.YAMLError, ValueError, TypeError, KeyError):
             return {}  # some other file of that name: no run is here
-    begun = sorted(run.path.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
-    return {path.parent.name: str(yaml.safe_load(path.read_text(encoding="utf-8"))["kind"]) for path in begun}
+    return begun_stages(run)
 
 
 def _stage_status(stage: StageDir, name: str, kind: str, is_running: bool) -> StageStatus:
@@ -103,7 +103,8 @@ def _stage_status(stage: StageDir, name: str, kind: str, is_running: bool) -> St
     total = json.loads(stage.progress.read_text())["total"] if stage.progress.exists() else None
     at = f"step {rows[-1]['step']} of {total}" if rows and total else ""
     if is_running:
-        told = [at, *_curves(rows), _left(stage, rows, total)]
+        is_at_end = bool(rows) and rows[-1]["step"] == total and kind != "sample"  # which has no model to save and measure
+        told = [at, *_curves(rows), _after_last_step(stage) if is_at_end else _left(stage, rows, total)]
         began = stage.config.stat().st_mtime  # written anew by every start
         return StageStatus(name, kind, "running", ", ".join(filter(None, told)), time.time() - began)
     if stage.error.exists():
@@ -118,6 +119,13 @@ def _curves(rows: list[dict[str, Any]]) -> list[str]:
     """The latest values of the metrics that tell most."""
     latest: Mapping[str, Any] = rows[-1] if rows else {}
     return [f"{key} {latest[key]:.3g}" for key in SHOWN if key in latest][:2]
+
+
+def _after_last_step(stage: StageDir) -> str:
+    """What a stage that trains does when its last step is done."""
+    written = read_config(stage)
+    is_measured = bool(written and (written.values.get("eval") or {}).get("data"))
+    return "evaluating" if is_measured else "saving"
 
 
 def _left(stage: StageDir, rows: list[dict[str, Any]], total: int | None) -> str:

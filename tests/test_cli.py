@@ -1,6 +1,8 @@
 """The command line as its users meet it: separate processes, exit codes, one line per mistake."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from aha import __version__
+from aha import __version__, cli
 from aha.cli import app
 from aha.data.presets import PRESETS
 from aha.model import save_policy
@@ -92,6 +94,26 @@ def test_a_missing_recipe_is_one_line(tmp_path):
 @pytest.mark.parametrize("arguments", [["fly"], ["run"], ["run", "toy.yaml", "--fast"], ["grade", "--kind", "poetry"]])
 def test_wrong_usage_is_one_line(recipe, arguments):
     fails_in_one_line(aha(*arguments, cwd=recipe.parent))
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_what_the_disk_denies_is_one_line_that_names_the_path(monkeypatch, capsys, code):
+    def denied(**settings: object) -> None:
+        raise OSError(code, os.strerror(code), "runs/toy/zero/config.yaml")
+
+    monkeypatch.setattr(cli, "app", denied)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert capsys.readouterr().err == f"aha: runs/toy/zero/config.yaml: {os.strerror(code)}\n"
+
+
+def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
+    def missing(**settings: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file", "runs/toy")
+
+    monkeypatch.setattr(cli, "app", missing)
+    with pytest.raises(FileNotFoundError):
+        cli.main()
 
 
 def test_grade_adds_score_reason_and_time():

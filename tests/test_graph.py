@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 from toy_chain import STAGES, load_chain, write_chain
 
-from aha.graph import config_text, dependents, graders, graph, own_changes, read_config, refuse_changed, roots_of, told_changes
+from aha.graph import (
+    begun_stages,
+    config_text,
+    dependents,
+    graders,
+    graph,
+    own_changes,
+    read_config,
+    refuse_changed,
+    roots_of,
+    told_changes,
+)
 from aha.recipe import last_of_line, load_recipe, needs, references, resolve
 from aha.rundir import RunDir, write_atomic
 from aha.stage_configs import GrpoStage, SftStage
@@ -200,6 +211,58 @@ def test_states_of_a_stage(chain):
         "last": "absent",
     }
     assert nodes_of(chain, "a.seed=3")["a"].state == nodes_of(chain, "a.seed=3")["b"].state == "changed"
+
+
+def finish(folder: Path, name: str, model: str | None) -> None:
+    """`stage.json` of a stage with one file of its model: its sha256, or None as of a large file."""
+    file = {"size": 1, "sha256": model} if model else {"size": 1}
+    node = nodes_of(folder)[name]
+    manifest = {"fingerprint": node.fingerprint, "files": {"model/weights": file, "other": {}}, "ended": f"{model}"}
+    write_atomic(node.stage.manifest, json.dumps(manifest))
+
+
+def test_a_stage_that_was_made_again_changes_what_was_made_of_it_only_where_it_has_another_content(chain):
+    begin(chain, "a")
+    finish(chain, "a", "0d31")
+    begin(chain, "b", "side")
+    finish(chain, "b", "77ab")
+    finish(chain, "a", "0d31")
+    assert [nodes_of(chain)[name].state for name in ("b", "side")] == ["done", "unfinished"]
+    (chain / "run" / "a" / "stage.json").unlink()
+    assert [nodes_of(chain)[name].state for name in ("b", "side")] == ["done", "unfinished"]
+    finish(chain, "a", "beef")
+    nodes = nodes_of(chain)
+    assert [nodes[name].state for name in ("a", "b", "side")] == ["done", "changed", "changed"]
+    assert own_changes(nodes["b"]) == ["${a.model} was made again, with another content"]
+    with pytest.raises(UserError, match="Run with --from b --from side to redo these"):
+        refuse_changed(nodes, STAGES)
+
+
+def test_of_files_too_large_to_be_hashed_the_manifest_tells_that_they_were_made_again(chain):
+    begin(chain, "a")
+    finish(chain, "a", None)
+    begin(chain, "b")
+    assert nodes_of(chain)["b"].state == "unfinished"
+    path = chain / "run" / "a" / "stage.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "ended": "later"}))
+    assert nodes_of(chain)["b"].state == "changed"
+
+
+def test_a_stage_of_a_run_that_did_not_tell_what_it_was_made_of_counts_as_made_of_what_is_there(chain):
+    begin(chain, "b")
+    begin(chain, "a")
+    finish(chain, "a", "0d31")
+    finish(chain, "b", "77ab")
+    assert nodes_of(chain)["b"].state == "done"
+
+
+def test_a_folder_is_a_stage_where_its_configuration_has_a_name_and_a_known_kind(chain):
+    begin(chain, "b", "last")
+    for name, text in {"a": "a: 1", "list": "- a", "odd": "{name: x, kind: poem}", "bad": "a: [b", "none": ""}.items():
+        write_atomic(chain / "run" / name / "config.yaml", text)
+    (chain / "run" / "binary").mkdir()
+    (chain / "run" / "binary" / "config.yaml").write_bytes(b"\xff\xfe")
+    assert begun_stages(RunDir(chain / "run")) == {"b": "sft", "last": "eval"}
 
 
 def test_what_a_stage_reads_under_its_home_and_a_grader_of_the_user_are_inputs(tmp_path, monkeypatch):

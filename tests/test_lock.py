@@ -1,10 +1,13 @@
 """The lock of a run directory: one run at a time, and nothing that a killed one leaves behind blocks the next."""
 
+import errno
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -89,6 +92,32 @@ def test_a_stage_that_outlives_its_run_is_waited_for_but_not_for_ever(path, monk
     stage.kill()
     stage.wait()
     stage.stdout.close()
+
+
+def test_a_look_at_the_lock_does_not_keep_a_run_from_starting(path):
+    with RunLock(path, "aha run"):
+        pass
+    looking = os.open(path, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    with ThreadPoolExecutor() as pool:
+        started = pool.submit(RunLock(path, "aha run").__enter__)
+        wait([started], timeout=0.2)
+        assert not started.done()
+        os.close(looking)
+        started.result().__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("is_short", [True, False], ids=["a part is written", "nothing is written"])
+def test_a_full_disk_is_one_line_and_keeps_no_lock(path, monkeypatch, is_short):
+    def pwrite(fd: int, line: bytes, at: int) -> int:
+        if is_short:
+            return len(line) - 1
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(UserError, match=r"\.lock: disk full while saving"):
+        RunLock(path, "aha run").__enter__()
+    assert not is_held(path)
 
 
 def test_a_process_on_another_machine_counts_as_running():

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,13 +18,16 @@ import pyarrow.parquet
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from toy_chain import STAGES as CHAIN
 from toy_chain import run_chain, skipped, write_chain
 
-from aha import pipeline
+from aha import pipeline, preflight
 from aha.lock import RunLock, is_held
 from aha.recipe import load_recipe
 from aha.report import write_report
+from aha.rundir import StageDir
 from aha.status import read_status
+from aha.stop import WAITS
 from aha.types import UserError
 
 HEAD = """
@@ -291,6 +295,17 @@ KILLED_AT = [
 ]
 
 
+# Room between two files that a stage writes, so that a kill after the first comes before the second.
+SLOW_DISK = """
+import os, sys, time
+fsync = os.fsync
+def slow(descriptor):
+    time.sleep(float(os.environ.get("TOY_DISK_SECONDS", 0)) if "aha.stage" in sys.orig_argv else 0)
+    fsync(descriptor)
+os.fsync = slow
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
@@ -300,16 +315,22 @@ KILLED_AT = [
 def test_a_run_killed_anywhere_in_every_kind_of_stage_ends_in_the_same_bits(toy, model_folder, settings):
     write_recipe(toy, model_folder, "base zero cold more rm after", max_steps=12, rows='"${cold.traces}"', **settings)
     assert aha(toy, "unbroken").wait(timeout=1200) == 0, (toy / "unbroken.log").read_text()
+    (toy / "sitecustomize.py").write_text(SLOW_DISK)
     rng = random.Random(0)
     for point in KILLED_AT:
-        process = aha(toy, "killed", TOY_SECONDS="0.2")
-        while not (toy / "killed" / point).exists() and process.poll() is None:
+        process = aha(toy, "killed", PYTHONPATH=str(toy), TOY_DISK_SECONDS="0.5")
+        while not (toy / "killed" / point).exists():
+            assert process.poll() is None, (toy / "killed.log").read_text()
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.5))
+        time.sleep(rng.uniform(0, 0.3))
         process.kill()
         process.wait()
+        while is_held(toy / "killed" / ".lock"):  # its stage must notice by itself
+            time.sleep(0.01)
+        assert not (toy / "killed" / point.partition("/")[0] / "stage.json").exists(), f"the kill at {point} came too late"
     assert aha(toy, "killed").wait(timeout=1200) == 0, (toy / "killed.log").read_text()
-    assert (toy / "killed.log").read_text().count("resumed at step") >= 3
+    resumed = re.findall(r"^(\w+): .*resumed at step", (toy / "killed.log").read_text(), re.MULTILINE)
+    assert Counter(resumed) == {"zero": 3, "cold": 2, "more": 3, "rm": 3}  # after every kill but those at the beginning
     assert files_of(toy, "killed") == files_of(toy, "unbroken")
     assert metrics_of(toy, "killed") == metrics_of(toy, "unbroken")
 
@@ -321,12 +342,13 @@ def test_ctrl_c_is_one_line_and_the_command_in_it_goes_on(toy, model_folder):
     assert (running.is_running, running.holder.pid, running.stages[0].state) == (True, process.pid, "running")
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=600) == 130
-    last = (toy / "run.log").read_text().splitlines()[-1]
-    assert last == "aha: stopped; `aha run toy.yaml --out run` goes on from step 2 of zero"
+    lines = (toy / "run.log").read_text().splitlines()
+    assert f"zero: {WAITS}" in lines
+    assert lines[-1] == "aha: stopped; `aha run toy.yaml --out run` goes on from step 4 of zero"  # whose rewards were waiting
     assert "Traceback" not in (toy / "run.log").read_text()
     assert read_status(toy / "run").stages[0].state == "stopped"
     assert aha(toy, "run").wait(timeout=600) == 0
-    assert "resumed at step 2" in (toy / "run.log").read_text()
+    assert "resumed at step 4" in (toy / "run.log").read_text()
     assert read_status(toy / "run").is_done
 
 
@@ -395,9 +417,10 @@ def test_an_evaluation_that_was_cut_off_is_written_once(toy, model_folder, left)
 def test_a_failed_stage_leaves_its_reason_until_it_runs_again(toy, model_folder):
     write_recipe(toy, model_folder, "base more")
     (toy / "toy.yaml").write_text((toy / "toy.yaml").read_text().replace('"${zero.model}"', str(model_folder)))
-    with pytest.raises(UserError, match=r"nowhere\.jsonl"):
-        run(toy, overrides=["more.data={source: nowhere.jsonl}"])
-    assert "nowhere.jsonl" in (toy / "run" / "more" / "error.txt").read_text()
+    (toy / "rows.jsonl").write_text('{"prompt": "1+1=", "completion": "2"}\n{"prompt": "1+1="}\n')
+    with pytest.raises(UserError, match=r"rows\.jsonl: row 2"):
+        run(toy, overrides=["more.data={source: rows.jsonl}"])
+    assert "rows.jsonl: row 2" in (toy / "run" / "more" / "error.txt").read_text()
     run(toy)  # nothing was lost, so the changed key needs no flag
     assert not (toy / "run" / "more" / "error.txt").exists()
 
@@ -466,11 +489,68 @@ def test_only_one_stage_runs_where_its_inputs_are_done(chain):
         run_chain(chain, only="c")
 
 
-def test_only_with_from_redoes_one_stage(chain):
-    stamp = (chain / "run" / "last" / "stage.json").stat().st_mtime_ns
-    told = run_chain(chain, only="b", redo_from=["b"])
-    assert "b: sft, 2 steps" in told
-    assert (chain / "run" / "last" / "stage.json").stat().st_mtime_ns == stamp
+def test_only_with_from_redoes_one_stage_and_what_needs_it_stays_where_it_comes_out_the_same(chain, monkeypatch):
+    assert "b: sft, 2 steps" in run_chain(chain, only="b", redo_from=["b"])
+    assert skipped(run_chain(chain)) == ["a", "b", "side", "last"]
+    monkeypatch.setattr("aha.sft.learning_rate", lambda cfg, step, total: 0.01)
+    run_chain(chain, only="b", redo_from=["b"])
+    with pytest.raises(UserError, match=r"run/last holds .* \$\{b\.model\} was made again, .* Run with --from last to"):
+        run_chain(chain)
+    assert skipped(run_chain(chain, redo_from=["last"])) == ["a", "b", "side"]
+
+
+def test_a_stage_that_comes_out_another_stops_the_run_before_what_was_made_of_it(chain, monkeypatch):
+    shutil.rmtree(chain / "run" / "b")
+    monkeypatch.setattr("aha.sft.learning_rate", lambda cfg, step, total: 0.01)
+    with pytest.raises(UserError, match=r"run/last holds .* \$\{b\.model\} was made again"):
+        run_chain(chain)
+    assert (chain / "run" / "b" / "stage.json").exists()
+
+
+def test_nothing_is_cleared_where_an_input_is_damaged(chain):
+    truncate(chain / "run" / "a" / "model" / "model.safetensors")
+    with pytest.raises(UserError, match=r"is damaged: .*; b needs it, and `aha run chain\.yaml --from a` makes it again"):
+        run_chain(chain, redo_from=["b"])
+    assert all((chain / "run" / name / "stage.json").exists() for name in CHAIN)
+
+
+def test_a_stop_between_two_clearings_leaves_no_stage_without_what_it_was_made_of(chain, monkeypatch):
+    clear, cleared = pipeline._clear, []
+
+    def clear_one(stage: StageDir) -> None:
+        if cleared:
+            raise KeyboardInterrupt
+        cleared.append(stage.path.name)
+        clear(stage)
+
+    monkeypatch.setattr(pipeline, "_clear", clear_one)
+    with pytest.raises(KeyboardInterrupt):
+        run_chain(chain, redo_from=["a"])
+    assert cleared == ["last"]
+    assert sorted(path.parent.name for path in chain.glob("run/*/stage.json")) == ["a", "b", "side"]
+
+
+def test_what_a_kill_in_the_middle_of_clearing_left_is_swept_by_the_next_run(chain):
+    for name in (".b.old", ".notes.old"):
+        (chain / "run" / name / "model").mkdir(parents=True)
+    (chain / "run" / "a" / "stage.json.4711.tmp").write_text("{")
+    os.utime(chain / "run" / "a" / "stage.json.4711.tmp", (0, 0))
+    assert skipped(run_chain(chain)) == CHAIN
+    assert [path.name for path in (chain / "run").glob(".*.old")] == [".notes.old"]
+    assert not (chain / "run" / "a" / "stage.json.4711.tmp").exists()
+
+
+def test_the_command_of_one_stage_only_is_named_where_that_stage_goes_on_and_nowhere_else(toy, model_folder):
+    write_recipe(toy, model_folder, "zero more")
+    assert aha(toy, "run", "--only", "more").wait(timeout=600) == 2
+    told = (toy / "run.log").read_text()
+    assert "more needs zero, which is not done as the recipe has it; `aha run toy.yaml --out run` runs it" in told
+    zero_killed = aha(toy, "run", "--only", "zero", TOY_SIGNAL=str(int(signal.SIGKILL)))
+    assert zero_killed.wait(timeout=600) == 128 + signal.SIGKILL
+    last = (toy / "run.log").read_text().splitlines()[-1]
+    assert last.endswith("; `aha run toy.yaml --out run --only zero` begins zero again")
+    assert (toy / "run" / "recipe.yaml").read_text().startswith("# aha run toy.yaml --out run\n")
+    assert read_status(toy / "run").holder.command == "aha run toy.yaml --out run"
 
 
 def truncate(path: Path) -> None:
@@ -528,6 +608,12 @@ def test_a_misspelt_name_in_a_late_stage_stops_the_run_before_its_first_one(tmp_
         ("kind: sft, data: {source: here.jsonl}", "late: {here}: row 1: no column 'prompt'"),
         ("kind: sft, data: '${base.traces}', eval_data: [{source: here.jsonl}]", "late: {here}: row 1: no column 'prompt'"),
         ("kind: reward_model, data: {source: preference}, eval: {data: [{source: here.jsonl}]}", "late: {here}: row 1"),
+        (
+            "kind: grpo, data: countdown, rewards: [{name: countdown, weight: {cuontdown: 1.0}}]",
+            "late: reward countdown weighs task 'cuontdown'; the problems are of countdown",
+        ),
+        ("kind: sample, data: [countdown, words], shares: {countdown: 1}", "late: shares is of countdown; the problems are of"),
+        ("kind: sample, data: countdown, ask: few_shot, examples: nope.yaml", "late: nope.yaml: cannot be read as YAML: "),
     ],
 )
 def test_data_that_a_late_stage_cannot_read_stops_the_run_before_its_first_one(tmp_path, model_folder, stage, words):
@@ -541,6 +627,44 @@ def test_data_that_a_late_stage_cannot_read_stops_the_run_before_its_first_one(t
     with pytest.raises(UserError, match=re.escape(words.replace("{here}", str(here)))):
         pipeline.run(load_recipe(tmp_path / "toy.yaml"), tmp_path / "run", Console(quiet=True))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("kind: sft, data: writers, model: ./no/such/folder", "late: ./no/such/folder is no model: there is no such folder"),
+        ("kind: sft, data: writers, model: no/such/folder", "late: no/such/folder is no model: there is no such folder"),
+        ("kind: sft, data: writers, model: folder", "late: folder is no model: it has no config.json"),
+        (
+            "kind: sft, data: writers, model: tiny-studnet",
+            "tiny-studnet is no model: there is no such folder; did you mean tiny-st",
+        ),
+        ("kind: grpo, data: countdown, teacher_model: ./nope", "late: ./nope is no model"),
+        ("kind: grpo, data: chat, rewards: [{name: reward_model, args: {model: ./nope}}]", "late: ./nope is no model"),
+    ],
+)
+def test_a_model_that_is_not_there_stops_the_run_before_its_first_stage(tmp_path, monkeypatch, stage, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "toy.yaml").write_text(f"name: toy\nstages: [{{name: late, {stage}}}]\n")
+    with pytest.raises(UserError, match=re.escape(words)):
+        preflight.check(load_recipe(tmp_path / "toy.yaml"))
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "kind: sft, data: writers, model: gpt2",
+        "kind: sft, data: writers, model: org/name",
+        "kind: sft, data: writers, model: ./nope, init: scratch",
+        "kind: sample, data: countdown, model: ./nope, engine: server, server: {base_url: 'http://x', model: ./nope}",
+        "kind: grpo, data: chat, rewards: [{name: judge, args: {model: ./nope, url: 'http://x'}}]",
+        "kind: grpo, data: [chat, countdown], rewards: [{name: answered, weight: {chat: 1}}]",
+    ],
+)
+def test_what_may_be_on_the_hub_and_what_is_not_loaded_does_not_stop_a_run(tmp_path, stage):
+    (tmp_path / "toy.yaml").write_text(f"name: toy\nstages: [{{name: late, {stage}}}]\n")
+    preflight.check(load_recipe(tmp_path / "toy.yaml"))
 
 
 def test_traces_of_a_stage_are_the_data_of_a_later_one(toy, model_folder):

@@ -64,9 +64,18 @@ def test_planning_writes_nothing(finished):
 
 
 def test_a_new_run_costs_nobody_knows_how_long(finished):
-    found = steps(finished, out="elsewhere")
+    found = steps(finished, out="other/run")
     assert [words(step) for step in found.values()] == ["run: "] * 4
     assert [step.seconds for step in found.values()] == [None] * 4
+
+
+def test_a_new_run_takes_as_long_as_the_same_stages_of_the_run_beside_it(finished):
+    taken = json.loads((finished / "run" / "a" / "stage.json").read_text())["seconds"]
+    found = steps(finished, "seed=7", "side.learning_rate=2e-3", out="elsewhere")
+    assert words(found["a"]) == f"run: time as in {finished}/run"
+    assert found["a"].seconds >= taken > 0
+    assert (words(found["side"]), found["side"].seconds) == ("run: ", None)
+    assert words(found["last"]) == f"run: time as in {finished}/run"
 
 
 def test_a_changed_key_redoes_the_stage_and_what_needs_it_in_the_time_that_they_took(finished):
@@ -122,6 +131,20 @@ def test_to_redo_a_stage_that_had_been_cut_off_takes_all_of_its_steps(done):
     assert steps(done, "b.learning_rate=2e-3")["b"].seconds == pytest.approx(180.0)
 
 
+def test_to_redo_a_stage_that_was_never_finished_takes_its_steps_as_long_as_those_that_it_did(done):
+    (done / "run" / "b" / "stage.json").unlink()
+    timed(done, step_time=10.0, by_clock=12.0)
+    found = steps(done, "b.learning_rate=2e-3")["b"]
+    assert (found.action, found.seconds) == ("redo", pytest.approx(24.0))
+
+
+def test_what_stops_the_run_before_it_begins_stands_in_the_way(finished):
+    [found] = obstacles(load_chain(finished, "side.model=tiny-bse"), finished / "elsewhere")
+    assert found == (
+        "the run stops before it begins: side: tiny-bse is no model: there is no such folder; did you mean tiny-base?"
+    )
+
+
 def test_a_stage_without_a_checkpoint_begins_again(done):
     (done / "run" / "b" / "stage.json").unlink()
     shutil.rmtree(done / "run" / "b" / "checkpoints")
@@ -151,6 +174,10 @@ def test_disk_is_counted_from_the_weights(finished):
     best = ["a.load_best_model_at_end=true", "a.eval_steps=1", "a.eval_data={source: writers, limit: 2}"]
     kept = steps(finished, *best, out="elsewhere")["a"].disk
     assert kept == pytest.approx(weights * (1 + 3 + 2), rel=0.03)  # the best so far, and the next best while it is written
+    epochs = steps(finished, "a.max_steps=-1", out="elsewhere")["a"].disk  # two steps of four of the eight rows
+    assert epochs == pytest.approx(weights * 4, rel=0.03)
+    endless = steps(finished, "b.max_steps=-1", "a.max_steps=-1", "a.data.limit=null", out="elsewhere")
+    assert [endless[name].disk for name in "ab"] == [pytest.approx(weights * (1 + 3 * 3), rel=0.03)] * 2
     # A later stage is as large as what it begins from, which need not be there yet.
     assert steps(finished, out="elsewhere")["side"].disk == disk
     actual = sum(path.stat().st_size for path in (finished / "run" / "a").rglob("*.safetensors"))
@@ -158,9 +185,10 @@ def test_disk_is_counted_from_the_weights(finished):
 
 
 def test_what_is_not_known_is_called_unknown(finished):
-    found = steps(finished, "a.model=org/a-model-that-is-not-here", "last.eval.data.0.limit=null", out="elsewhere")
+    rows = f"last.eval.data.0.source={finished / 'rows.jsonl'}"
+    found = steps(finished, "a.model=org/a-model-that-is-not-here", rows, "last.eval.data.0.limit=null", out="elsewhere")
     assert [found[name].disk for name in STAGES] == [None] * 4
-    text = told(finished, "a.model=org/a-model-that-is-not-here", out="elsewhere")
+    text = told(finished, "a.model=org/a-model-that-is-not-here", out="other/run")
     assert text.count("unknown") >= 8
 
 

@@ -1,3 +1,4 @@
+import os
 import time
 from concurrent.futures import Future
 from dataclasses import replace
@@ -12,8 +13,9 @@ from aha.engine.native import NativeEngine, Sampling
 from aha.rewards import Reward, load_rewards, maths
 from aha.rewards.kept import Kept
 from aha.rewards.workers import Verdict
-from aha.rollout import Prompt, grade, load_prompts, rollout
-from aha.types import Problem, Sample
+from aha.rollout import Prompt, grade, load_eval_prompts, load_prompts, rollout, write_rollouts
+from aha.stage_configs import SamplingConfig
+from aha.types import Problem, Sample, UserError
 
 
 def graded(policy, problems: list[Problem], answers: list[str], rewards: list[Reward], verdicts: Path | None = None):
@@ -158,6 +160,22 @@ def test_prompts_that_are_too_long_are_dropped_and_counted(policy):
     kept, dropped = load_prompts([data], policy, max_length=lengths[0])
     assert len(kept) == lengths.count(lengths[0]) < 20
     assert len(kept) + dropped == 20
+
+
+def test_no_problem_is_dropped_from_an_evaluation(policy):
+    problems = {"data": [DataConfig(source="countdown", limit=20)]}
+    cfg = SamplingConfig(eval=problems, max_prompt_length=1, max_completion_length=8)
+    assert len(load_eval_prompts(cfg, policy)) == 20
+    with pytest.raises(UserError, match=r"the model holds \d+: lower one of them$"):
+        load_eval_prompts(cfg.model_copy(update={"max_completion_length": 10**6}), policy)
+
+
+def test_rollouts_are_on_disk_before_they_have_their_name(policy, tmp_path, monkeypatch):
+    flushed: list[tuple[int, bool]] = []
+    path = tmp_path / "step-000001.parquet"
+    monkeypatch.setattr("os.fsync", lambda fd: flushed.append((os.fstat(fd).st_size, path.exists())))
+    write_rollouts(path, 1, graded(policy, [COUNTDOWN], ["x"], []))
+    assert flushed == [(path.stat().st_size, False)]
 
 
 class WithStart:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from aha.rundir import StageDir, atomic_folder, fingerprint, fingerprint_path, truncate_metrics, write_atomic
+from aha.rundir import (
+    RunDir,
+    StageDir,
+    atomic_folder,
+    fingerprint,
+    fingerprint_path,
+    remove_temporary,
+    truncate_metrics,
+    write_atomic,
+)
 from aha.types import UserError
 
 
@@ -42,6 +51,7 @@ def test_a_file_keeps_its_old_content_when_writing_fails(tmp_path, failing_flush
     with pytest.raises(OSError, match="Input/output error"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -50,6 +60,43 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path, failing_flush, co
     with pytest.raises(UserError, match=r"summary\.json: disk full while saving"):
         write_atomic(tmp_path / "summary.json", "new")
     assert not (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_file_that_cannot_be_written_is_one_line_that_names_it(tmp_path, monkeypatch, code):
+    def mkdir(path: Path, **options: object) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(UserError, match=rf"new/summary\.json: cannot be written: {os.strerror(code)}"):
+        write_atomic(tmp_path / "new" / "summary.json", "new")
+
+
+def test_a_file_that_two_processes_write_at_once_is_that_of_one(tmp_path, monkeypatch):
+    path, fsync = tmp_path / "summary.json", os.fsync
+
+    def write_in_between(descriptor: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        write_atomic(path, "theirs")
+        monkeypatch.undo()
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", write_in_between)
+    write_atomic(path, "ours")
+    assert path.read_text() == "ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_temporary_files_that_a_kill_left_are_removed_and_young_ones_may_be_those_of_another_process(tmp_path):
+    for name in ("old.1.tmp", "zero/old.1.tmp", "zero/young.1.tmp", "zero/model.tmp/file", "zero/checkpoints/old.tmp"):
+        write_atomic(tmp_path / name, "")
+        if "old" in name:
+            os.utime(tmp_path / name, (0, 0))
+    os.utime(tmp_path / "zero" / "model.tmp", (0, 0))
+    remove_temporary(RunDir(tmp_path))
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"zero/young.1.tmp", "zero/model.tmp/file", "zero/checkpoints/old.tmp"}
 
 
 # Folders.

@@ -177,6 +177,26 @@ def test_every_filter_is_one_line_on_the_console_and_in_the_metrics(toy):
     assert metrics["kept/num_best"] == len({trace["prompt"] for trace in traces}) == len(traces)
 
 
+def test_filters_of_one_name_are_told_apart_by_their_arguments(toy):
+    rewards = [{"name": "format"}, {"name": "toy_grader:tokens"}]
+    args = [
+        {"name": "format", "score": 0},
+        {"name": "toy_grader:tokens", "score": 9},
+        {"name": "toy_grader:tokens", "score": 2},
+    ]
+    twice = [{"name": "min_score", "args": values} for values in args]
+    with pytest.raises(UserError, match=r"min_score\(name=format, score=0\) kept 40 of 40, .*score=9\) kept 0 of 40"):
+        run({**toy, "filters": twice, "rewards": rewards})
+    metrics, traces = run({**toy, "filters": ["correct", *twice[::2]], "rewards": rewards, "deduplicate": False})
+    kept = {key: number for key, number in metrics.items() if key.startswith("kept/")}
+    labels = ["correct", "min_score(name=format, score=0)", "min_score(name=toy_grader:tokens, score=2)"]
+    assert list(kept) == [f"kept/{label}" for label in labels]
+    assert list(kept.values()) == sorted(kept.values(), reverse=True)
+    assert f"cold: {labels[2]} kept {len(traces)} of {kept[f'kept/{labels[1]}']}\n" in Path("console.txt").read_text()
+    with pytest.raises(UserError, match=r"cold: filters has min_score\(name=format, score=0\) 2 times"):
+        run({**toy, "filters": [twice[0]] * 2, "rewards": rewards}, "other")
+
+
 def test_what_a_refinement_changed_is_graded_as_it_then_is(toy, monkeypatch):
     def longer(text, trace, prompt, by: str):
         return text + by
@@ -301,17 +321,17 @@ class StoppedError(Exception):
     pass
 
 
-class StopsAfterTwo(StageLog):
+class StopsInThree(StageLog):
     def step(self, step, metrics, group=None):
         super().step(step, metrics, group)
-        if step == 2:
+        if step == 3:  # the line is written and the part is not: it is drawn again
             raise StoppedError
 
 
 def test_a_stage_that_was_stopped_goes_on_after_the_last_part_and_writes_the_same(toy):
     run(toy, "unbroken")
     with pytest.raises(StoppedError):
-        run(toy, "stopped", StopsAfterTwo)
+        run(toy, "stopped", StopsInThree)
     parts = sorted((Path("stopped") / "rollouts").iterdir())
     assert [part.name for part in parts] == ["step-000001.parquet", "step-000002.parquet"]
     stamps = [part.stat().st_mtime_ns for part in parts]

@@ -162,7 +162,8 @@ def test_a_resumed_run_saves_the_same_best_weights_whether_it_was_cut_before_or_
 
 def test_problems_are_answered_after_training_by_the_weights_that_are_saved(model_folder, tmp_path):
     data = [{"source": "countdown", "split": "test", "limit": 6}]
-    cfg = config(model=str(model_folder), eval={"data": data, "eval_steps": 3}, max_completion_length=8, save_dtype="bfloat16")
+    asked = {"max_completion_length": 8, "max_prompt_length": 1}  # which drops no problem of an evaluation
+    cfg = config(model=str(model_folder), eval={"data": data, "eval_steps": 3}, save_dtype="bfloat16", **asked)
     result = run(cfg, tmp_path / "s")
     assert result["countdown/pass@1"].n == 6
     assert result["loss"] == metrics_of(tmp_path / "s")[-2]["loss"]
@@ -170,11 +171,18 @@ def test_problems_are_answered_after_training_by_the_weights_that_are_saved(mode
     assert evaluated == [3, 4]
 
     again = {"name": "e", "kind": "eval", "model": str(tmp_path / "s" / "model"), "dtype": "float32"}
-    stage = EvalStage(**again, eval={"data": data}, max_completion_length=8)
+    stage = EvalStage(**again, eval={"data": data}, **asked)
     answers, measures = evaluate.answer(stage, StageLog("e", "eval", Console(quiet=True)))
     assert measures == {key: value for key, value in result.items() if key != "loss"}
     written = pyarrow.parquet.read_table(StageDir(tmp_path / "s").answers)["completion"].to_pylist()
     assert written == [completion.text for group in answers for completion in group.completions]
+
+
+def test_weights_without_a_finite_eval_loss_are_told(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(sft, "mean_loss", lambda *_: math.nan)  # as of a run that diverged
+    with pytest.raises(UserError, match="s: eval_loss was never finite, so no weights are the best"):
+        run(overfitting(model_folder).model_copy(update={"max_steps": 2}), tmp_path / "s")
+    assert not (tmp_path / "s" / "model").exists()
 
 
 @pytest.mark.parametrize("changes", [{"eval_data": HELD_OUT}, {"eval_steps": 2}, {}])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from aha.cli import app
 from aha.lock import RunLock
 from aha.rundir import RunDir
-from aha.status import newest_run, read_status, show, view
+from aha.status import REFRESH_SECONDS, newest_run, read_status, show, view
 from aha.types import UserError
 
 
@@ -71,6 +71,16 @@ def test_a_running_stage_tells_its_step_its_metrics_and_what_is_left(run):
         assert row(run, "last").split() == ["last", "eval", "waiting"]
         assert told(run).splitlines()[-1].startswith(f"process {os.getpid()} on ")
         assert max(map(cell_len, told(run).splitlines())) <= 80
+
+
+def test_a_stage_that_did_its_last_step_evaluates_or_saves(run):
+    cut_off(run, "b", steps=64, total=64)
+    with RunLock(run.lock, "aha run chain.yaml") as lock:
+        lock.enter_stage("b")
+        assert read_status(run.path).stages[1].detail == "step 64 of 64, reward 0.64, accuracy 0.25, saving"
+        config = run.stage("b").config
+        config.write_text(config.read_text().replace("data: []", "data: [{source: countdown}]"))
+        assert read_status(run.path).stages[1].detail.endswith(", accuracy 0.25, evaluating")
 
 
 def test_a_stage_that_has_just_begun_is_running_too(run):
@@ -138,6 +148,39 @@ def test_watching_ends_with_the_run(run):
     console = Console(file=io.StringIO(), width=80)
     show(run.path, console, watch=True)
     assert "last   eval" in console.file.getvalue()
+
+
+def test_watching_shows_what_changes_as_long_as_it_runs(run, monkeypatch):
+    cut_off(run, "b", steps=30, total=100)
+    finished, waits = run.stage("a").manifest.read_text(), []
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    lock = RunLock(run.lock, "aha run chain.yaml").__enter__()
+    lock.enter_stage("b")
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1:
+            run.stage("b").metrics.write_text(json.dumps({"step": 42, "loss": 1.0}) + "\n")
+        else:
+            run.stage("b").manifest.write_text(finished)
+            lock.__exit__(None, None, None)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    show(run.path, console, watch=True)
+    assert waits == [REFRESH_SECONDS] * 2
+    told = console.file.getvalue()
+    assert told.index("step 30 of 100") < told.index("step 42 of 100")
+    assert "running" not in told[told.index("step 42 of 100") :]
+
+
+def test_other_folders_in_a_folder_of_runs_are_no_stages(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "foreign" / "conf").mkdir(parents=True)
+    (tmp_path / "runs" / "foreign" / "conf" / "config.yaml").write_text("a: 1\n")
+    with pytest.raises(UserError, match="no run is there"):
+        newest_run()
+    shutil.copytree(run.path, tmp_path / "runs" / "mine")
+    assert newest_run().name == "mine"
 
 
 def test_the_command_takes_the_newest_run_where_none_is_named(run, tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def load_problems(cfg: DataConfig) -> list[Problem]:
     """The problems of a source, for rollouts and evaluation. Raises UserError, also where there are none."""
     preset = preset_of(cfg)
     grader = cfg.grader or (preset.grader if preset else "accuracy")
-    task = _task(cfg, preset)
+    task = task_of(cfg)
     problems: list[Problem] = []
     for where, values in _canonical(cfg, preset, preset.columns if preset else {}, ("question",)):
         question = values.pop("question")
@@ -180,9 +180,11 @@ def preset_of(cfg: DataConfig) -> Preset | None:
     return GENERATOR_PRESETS.get(cfg.source) or PRESETS.get(cfg.source)
 
 
-def _task(cfg: DataConfig, preset: Preset | None) -> str:
+def task_of(cfg: DataConfig) -> str:
+    """The task that the problems of a source are of. Raises UserError for a preset that there is not."""
     if cfg.task:
         return cfg.task
+    preset = preset_of(cfg)
     if preset:
         # a generator of many tasks has it among its arguments, one of many kinds the kind
         return str(cfg.args.get("task") or cfg.args.get("kind") or preset.task)

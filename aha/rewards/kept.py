@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from aha.rundir import out_of_space_is_a_user_error
+
 SLOW_SECONDS = 0.5  # of grading, from which on a verdict is kept for a run that resumes
 
 Row = Mapping[str, Any]
@@ -45,9 +47,10 @@ class Kept:
     def add(self, rows: Mapping[str, Row]) -> None:
         self.known.update(rows)
         if self.path and rows:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                for key, row in rows.items():
-                    file.write("\n" + json.dumps({"key": key, **row}))  # a newline first: a line cut off spoils no other
-                file.flush()
-                os.fsync(file.fileno())
+            with out_of_space_is_a_user_error(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    for key, row in rows.items():
+                        file.write("\n" + json.dumps({"key": key, **row}))  # a newline first: a line cut off spoils no other
+                    file.flush()
+                    os.fsync(file.fileno())
