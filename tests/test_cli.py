@@ -196,7 +196,7 @@ def test_eval_against_another_model_tells_the_paired_difference(make_policy, mod
     lines = aha_here(
         *["eval", *options, "--against", str(model_folder), "--json", "both.json", "--answers", "both.parquet"]
     ).splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all(len(line) <= 80 for line in lines)
     assert lines[0].split() == ["…" + str(model_folder)[-23:], "other"]
     assert lines[2].split()[:2] == ["difference", "+0.000"]
