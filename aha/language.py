@@ -13,7 +13,7 @@ from typing import Any
 
 import regex
 
-from aha.rundir import out_of_space_is_a_user_error
+from aha.rundir import disk_faults_are_user_errors
 from aha.types import Problem
 
 SCRIPTS = {  # scripts of the languages that do not use Latin letters
@@ -109,7 +109,7 @@ def identify(text: str) -> str:
 def _identifier() -> Any:
     from py3langid import langid
 
-    with out_of_space_is_a_user_error(Path(tempfile.gettempdir())):  # it unpacks its model into a temporary file
+    with disk_faults_are_user_errors(Path(tempfile.gettempdir())):  # it unpacks its model into a temporary file
         identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE)
     identifier.set_languages(list(LATIN))
     return identifier

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from aha.rundir import out_of_space_is_a_user_error
+from aha.rundir import disk_faults_are_user_errors
 from aha.types import UserError
 
 PATIENCE = 10.0  # seconds in which the stage of a run that was killed notices that and ends
@@ -83,7 +83,7 @@ class RunLock:
     def enter_stage(self, stage: str) -> None:
         """Write down which stage is running. The first line counts: readers see the old one or all of the new."""
         line = json.dumps({**asdict(self.holder), "stage": stage}).encode() + b"\n"
-        with out_of_space_is_a_user_error(self.path):
+        with disk_faults_are_user_errors(self.path):
             if os.pwrite(self.fd, line, 0) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.ftruncate(self.fd, len(line))

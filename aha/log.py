@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aha.metrics import Measure
-from aha.rundir import StageDir, out_of_space_is_a_user_error, truncate_metrics, write_atomic
+from aha.rundir import StageDir, disk_faults_are_user_errors, truncate_metrics, write_atomic
 from aha.types import Group
 
 WIDTH = 80  # columns that everything is readable at
@@ -118,7 +118,7 @@ class StageLog:
 
     def _write(self, row: Mapping[str, object]) -> None:
         if self.stage:
-            with out_of_space_is_a_user_error(self.stage.metrics), self.stage.metrics.open("a", encoding="utf-8") as file:
+            with disk_faults_are_user_errors(self.stage.metrics), self.stage.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
 
     def _print(self, text: str) -> None:

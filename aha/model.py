@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from aha.bundled import bundled_folder
+from aha.bundled import bundled_folder, check_model
 from aha.chat import load_prompt, save_prompt, turn_end, with_template_prefill
 from aha.config import ArchitectureConfig, PromptConfig
 from aha.stage_configs import StageConfig
@@ -112,14 +112,8 @@ def switch_dropout_off(model: PreTrainedModel) -> None:
 
 
 def _checked_source(name: str) -> str:
-    source = model_source(name)
-    path = Path(source)
-    if path.exists() and not (path / "config.json").exists():
-        raise UserError(f"{name} is no model: it has no config.json")
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_local and not path.exists():
-        raise UserError(f"{name} is no model: there is no such folder")
-    return source
+    check_model(name)
+    return model_source(name)
 
 
 def new_policy(

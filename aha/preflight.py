@@ -4,12 +4,10 @@ Models are looked for and not loaded. What is not on this machine, a data set or
 begins.
 """
 
-import difflib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-from aha.bundled import BUNDLED_MODELS, bundled_folder
+from aha.bundled import check_model
 from aha.config import DataConfig
 from aha.data.filters import FILTERS
 from aha.data.named import bind
@@ -53,21 +51,6 @@ def _models(cfg: StageConfig) -> Iterator[str]:
     is_used = getattr(cfg, "init", "model") == "model" and getattr(cfg, "engine", "native") == "native"
     named += [cfg.model] if is_used else []
     yield from (name for name in named if isinstance(name, str) and reference(name) is None)
-
-
-def check_model(name: str) -> None:
-    """Raise UserError where a model is neither bundled, nor a model folder, nor perhaps one of the hub."""
-    path = Path(name)
-    if bundled_folder(name) or (path / "config.json").exists():
-        return
-    if path.exists():
-        raise UserError(f"{name} is no model: it has no config.json")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"{name} is no model: there is no such folder")
-    # Old models of the hub have names without a slash too, such as gpt2, so only what is close to a bundled name is refused.
-    close = difflib.get_close_matches(name, BUNDLED_MODELS, n=1, cutoff=0.8)
-    if close:
-        raise UserError(f"{name} is no model: there is no such folder; did you mean {close[0]}?")
 
 
 def _check_tasks(cfg: StageConfig) -> None:

@@ -20,7 +20,7 @@ from aha.engine.native import NativeEngine, Sampling
 from aha.model import Policy
 from aha.rewards import LogMetric, Reward, begins_ahead, ignore_metric, is_same, load_grader, score, total
 from aha.rewards.base import Pool
-from aha.rundir import out_of_space_is_a_user_error
+from aha.rundir import disk_faults_are_user_errors
 from aha.stage_configs import DecodingConfig, SamplingConfig
 from aha.types import Completion, Group, Problem, Sample, UserError
 
@@ -275,7 +275,7 @@ def write_rollouts(path: Path, step: int, groups: Sequence[Group]) -> None:
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with out_of_space_is_a_user_error(path):
+    with disk_faults_are_user_errors(path):
         with temporary.open("wb") as file:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
             file.flush()

@@ -128,7 +128,7 @@ class StageDir:
 
 
 @contextlib.contextmanager
-def out_of_space_is_a_user_error(path: Path) -> Iterator[None]:
+def disk_faults_are_user_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, and one that cannot be written to, into one line that names the path; other failures pass through.
 
     safetensors reports input and output errors under a type of its own, with the system's text in it.
@@ -150,7 +150,7 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that readers see the old content or all of the new, also where several processes write it."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with out_of_space_is_a_user_error(path):
+        with disk_faults_are_user_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)
@@ -177,7 +177,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(path.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with out_of_space_is_a_user_error(path):
+        with disk_faults_are_user_errors(path):
             temporary.mkdir(parents=True)
             yield temporary
             for file in temporary.rglob("*"):

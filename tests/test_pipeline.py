@@ -577,6 +577,18 @@ def test_a_damaged_output_is_named_with_the_command_that_makes_it_again(chain, d
     assert skipped(run_chain(chain, redo_from=["a"])) == []
 
 
+def stops_before_it_begins(folder, model, late, words):
+    """A run whose last stage is `late` raises UserError with these words and leaves nothing behind."""
+    (folder / "toy.yaml").write_text(
+        f"name: toy\ndefaults: {{model: {model}}}\nstages:\n"
+        "  - {name: base, kind: sample, data: {source: countdown, limit: 2}}\n"
+        f"  - {{name: late, {late}}}\n"
+    )
+    with pytest.raises(UserError, match=re.escape(words)):
+        pipeline.run(load_recipe(folder / "toy.yaml"), folder / "run", Console(quiet=True))
+    assert not (folder / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("key", "words"),
     [
@@ -587,14 +599,7 @@ def test_a_damaged_output_is_named_with_the_command_that_makes_it_again(chain, d
     ],
 )
 def test_a_misspelt_name_in_a_late_stage_stops_the_run_before_its_first_one(tmp_path, model_folder, key, words):
-    (tmp_path / "toy.yaml").write_text(
-        f"name: toy\ndefaults: {{model: {model_folder}}}\nstages:\n"
-        "  - {name: base, kind: eval, eval: {data: [{source: countdown, limit: 2}]}}\n"
-        f"  - {{name: late, kind: sample, data: {{source: countdown, limit: 2}}, {key}}}\n"
-    )
-    with pytest.raises(UserError, match=re.escape(words)):
-        pipeline.run(load_recipe(tmp_path / "toy.yaml"), tmp_path / "run", Console(quiet=True))
-    assert not (tmp_path / "run").exists()
+    stops_before_it_begins(tmp_path, model_folder, f"kind: sample, data: {{source: countdown, limit: 2}}, {key}", words)
 
 
 @pytest.mark.parametrize(
@@ -619,14 +624,8 @@ def test_a_misspelt_name_in_a_late_stage_stops_the_run_before_its_first_one(tmp_
 def test_data_that_a_late_stage_cannot_read_stops_the_run_before_its_first_one(tmp_path, model_folder, stage, words):
     here = tmp_path / "here.jsonl"
     here.write_text('{"ask": "1+1?", "gold": "2"}\n')
-    (tmp_path / "toy.yaml").write_text(
-        f"name: toy\ndefaults: {{model: {model_folder}}}\nstages:\n"
-        "  - {name: base, kind: sample, data: {source: countdown, limit: 2}}\n"
-        f"  - {{name: late, {stage.replace('here.jsonl', str(here))}}}\n"
-    )
-    with pytest.raises(UserError, match=re.escape(words.replace("{here}", str(here)))):
-        pipeline.run(load_recipe(tmp_path / "toy.yaml"), tmp_path / "run", Console(quiet=True))
-    assert not (tmp_path / "run").exists()
+    stage, words = stage.replace("here.jsonl", str(here)), words.replace("{here}", str(here))
+    stops_before_it_begins(tmp_path, model_folder, stage, words)
 
 
 @pytest.mark.parametrize(

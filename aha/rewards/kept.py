@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from aha.rundir import out_of_space_is_a_user_error
+from aha.rundir import disk_faults_are_user_errors
 
 SLOW_SECONDS = 0.5  # of grading, from which on a verdict is kept for a run that resumes
 
@@ -47,7 +47,7 @@ class Kept:
     def add(self, rows: Mapping[str, Row]) -> None:
         self.known.update(rows)
         if self.path and rows:
-            with out_of_space_is_a_user_error(self.path):
+            with disk_faults_are_user_errors(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a", encoding="utf-8") as file:
                     for key, row in rows.items():
