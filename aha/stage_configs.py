@@ -39,8 +39,8 @@ class StageConfig(Config):
     model_revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
-        description="of the arithmetic; master weights are float32 in training. auto: bfloat16 where the hardware "
-        "multiplies it natively, else float32",
+        description="of the arithmetic; master weights are float32 in training. auto: bfloat16 on GPUs that multiply it "
+        "natively and on CPUs with AMX, else float32",
     )
     attn_implementation: str | None = Field(None, description="attention of transformers in training: sdpa, eager, ...")
     trust_remote_code: bool = Field(False, description="run code that comes with a hub model")

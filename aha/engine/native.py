@@ -150,6 +150,8 @@ class _Decoder:
             free = self.capacity - len(self.active)
             if waiting and (free >= max(1, self.capacity // 8) or len(waiting) <= free):
                 self._admit([waiting.pop() for _ in range(min(free, len(waiting)))])
+            if not waiting:  # no row will be given away again, the spare one neither
+                self.cache.rows_in_use = len(self.active)
             self._drop(self._decode())
         tokens, logps = self.tokens_NM.tolist(), self.logps_NM.tolist()
         return [self._sample(i, tokens[i], logps[i]) for i in range(len(self.lengths))]
@@ -323,12 +325,14 @@ class RowCache(Cache):
     """Keys and values of rows that stand at different positions.
 
     There is room for `width` positions in every row. It grows in blocks with the longest row, so that attention reads
-    tensors without gaps: several times as fast on a CPU as parts of wider ones.
+    tensors without gaps: several times as fast on a CPU as parts of wider ones. What grows are the first `rows_in_use` rows;
+    the others are given up, and there are few left when the longest sample is still decoding.
     """
 
     def __init__(self, config: Any, num_rows: int):
-        super().__init__(layers=[RowLayer(self, num_rows) for _ in range(config.num_hidden_layers)])
+        super().__init__(layers=[RowLayer(self) for _ in range(config.num_hidden_layers)])
         self.rows = self.sources = self.position_B = torch.empty(0)
+        self.rows_in_use = num_rows
         self.width = 0
         self.is_prefill = False
 
@@ -356,13 +360,13 @@ class RowLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, cache: RowCache, num_rows: int):
+    def __init__(self, cache: RowCache):
         super().__init__()
-        self.cache, self.num_rows = cache, num_rows
+        self.cache = cache
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         def make(states: Tensor) -> Tensor:
-            return states.new_zeros((self.num_rows, states.shape[1], self.cache.width, states.shape[3]))
+            return states.new_zeros((self.cache.rows_in_use, states.shape[1], self.cache.width, states.shape[3]))
 
         self.keys, self.values, self.is_initialized = make(key_states), make(value_states), True
 
@@ -370,8 +374,8 @@ class RowLayer(CacheLayerMixin):
         cache = self.cache
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if missing := cache.width - self.keys.shape[2]:
-            self.keys, self.values = F.pad(self.keys, (0, 0, 0, missing)), F.pad(self.values, (0, 0, 0, missing))
+        if cache.width > self.keys.shape[2]:
+            self.keys, self.values = self._grown(self.keys), self._grown(self.values)
         if cache.is_prefill:
             width = key_states.shape[2]
             self.keys[cache.rows, :, :width] = key_states[cache.sources]
@@ -382,6 +386,11 @@ class RowLayer(CacheLayerMixin):
         self.keys[rows, :, cache.position_B] = key_states[:, :, 0]
         self.values[rows, :, cache.position_B] = value_states[:, :, 0]
         return self.keys[:count], self.values[:count]
+
+    def _grown(self, states: Tensor) -> Tensor:
+        kept = states[: self.cache.rows_in_use]
+        room = kept.new_zeros((*kept.shape[:2], self.cache.width - kept.shape[2], kept.shape[3]))
+        return torch.cat([kept, room], dim=2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.cache.width, 0
