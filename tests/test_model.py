@@ -13,6 +13,7 @@ from aha.model import (
     align,
     check_scoring,
     collate,
+    compute_dtype,
     load_policy,
     microbatches,
     round_parameters,
@@ -35,6 +36,13 @@ def test_collate_pads_on_the_right_and_marks_the_completion():
     batch = collate(ROWS[:2], pad_id=0, device=torch.device("cpu"))
     assert batch.input_ids_BT.tolist() == [[5, 6, 7], [5, 8, 9]]
     assert batch.mask_BT.tolist() == [[False, False, True], [False, True, True]]
+
+
+@pytest.mark.parametrize(("has_amx", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_on_a_cpu_bfloat16_is_chosen_where_there_is_amx(monkeypatch, has_amx, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    assert compute_dtype("auto", torch.device("cpu")) == dtype
+    assert compute_dtype("bfloat16", torch.device("cpu")) == torch.bfloat16
 
 
 def test_align_spreads_values_over_the_completion():
