@@ -1,20 +1,26 @@
 """How true the thoughts of Countdown answers are: equations, operands, claims of success, tries, checks.
 
-A claim is right where the equation that is handed in is right; one that a check on the page refutes is none.
+A line for every file and task. A claim is right where the equation that is handed in is right; one that a check on the page
+refutes is none. A try is whole where it has an equation for every number but one. With --within, the share of problems that
+were solved in so many tokens: what a shorter maximum length would have left, since the tokens drawn do not depend on it.
 
 .venv/bin/python docs/thoughts.py runs/tiny-r1/base/rollouts/eval.parquet runs/tiny-r1/zero/rollouts/eval.parquet
+.venv/bin/python docs/thoughts.py --within 64 128 256 -- runs/tiny-zero/zero/rollouts/eval.parquet
 """
 
+import argparse
 import re
-import sys
 from fractions import Fraction
+from typing import Any
 
 import pyarrow.parquet
 
+from aha.data.countdown import QUESTION
 from aha.data.mixing import translate
 from aha.data.writers import CHECK, HITS, SURRENDERS
 
 EQUATION = re.compile(r"(\d+)([-+*/])(\d+)=(\d+)")
+START = QUESTION.partition("{")[0]  # of a question of Countdown
 
 
 def value(a: int, operator: str, b: int) -> Fraction | None:
@@ -23,33 +29,53 @@ def value(a: int, operator: str, b: int) -> Fraction | None:
     return Fraction({"+": a + b, "-": a - b, "*": a * b}[operator])
 
 
+def truth(rows: list[dict[str, Any]]) -> list[str]:
+    """The cells of one line: shares of true equations, foreign operands, right claims and whole tries; tries; checks."""
+    equations = true = foreign = claims = right = tries = whole = checks = hits = 0
+    for row in rows:
+        count = row["question"].partition("]")[0].count(",") + 1
+        seen = {int(number) for number in re.findall(r"\d+", row["question"])}
+        thoughts = translate(row["completion"].partition("</think>")[0], "zh")
+        for a, operator, b, c in EQUATION.findall(thoughts):
+            equations += 1
+            true += value(int(a), operator, int(b)) == int(c)
+            foreign += (int(a) not in seen) + (int(b) not in seen)
+            seen.add(int(c))
+        lines = thoughts.split("\n")
+        claimed = lines[-1].endswith((*HITS, "it fits."))
+        claims += claimed
+        right += claimed and row["solved"]
+        tried = [line for line in lines if not line.startswith((CHECK, *SURRENDERS))]
+        tries += len(tried)
+        whole += sum(len(EQUATION.findall(line)) == count - 1 for line in tried)
+        hits += sum(line.endswith(HITS) for line in lines)
+        checks += sum(line.startswith(CHECK) for line in lines)
+    shares = (true / max(1, equations), foreign / max(1, equations) / 2, right / max(1, claims), whole / max(1, tries))
+    return [*(f"{share:.1%}" for share in shares), f"{tries / len(rows):.1f}", f"{checks / max(1, hits):.2f}"]
+
+
 def main() -> None:
-    print(
-        "| file | answers | equations true | operands that stand nowhere above | claims of success right | tries per answer "
-        "| checks per claim |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for file in sys.argv[1:]:
-        rows = pyarrow.parquet.read_table(file).to_pylist()
-        equations = true = foreign = claims = right = tries = checks = hits = 0
-        for row in rows:
-            seen = {int(number) for number in re.findall(r"\d+", row["question"])}
-            thoughts = translate(row["completion"].partition("</think>")[0], "zh")
-            for a, operator, b, c in EQUATION.findall(thoughts):
-                equations += 1
-                true += value(int(a), operator, int(b)) == int(c)
-                foreign += (int(a) not in seen) + (int(b) not in seen)
-                seen.add(int(c))
-            lines = thoughts.split("\n")
-            claimed = lines[-1].endswith((*HITS, "it fits."))
-            claims += claimed
-            right += claimed and row["solved"]
-            tries += sum(not line.startswith((CHECK, *SURRENDERS)) for line in lines)
-            hits += sum(line.endswith(HITS) for line in lines)
-            checks += sum(line.startswith(CHECK) for line in lines)
-        shares = (true / max(1, equations), foreign / max(1, equations) / 2, right / max(1, claims))
-        told = " | ".join(f"{share:.1%}" for share in shares)
-        print(f"| {file} | {len(rows)} | {told} | {tries / len(rows):.1f} | {checks / max(1, hits):.2f} |")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--within", nargs="+", type=int, metavar="TOKENS")
+    args = parser.parse_args()
+    if args.within:
+        head = [f"{limit} tokens" for limit in args.within]
+    else:
+        head = ["equations true", "operands that stand nowhere above", "claims of success right", "tries that are whole"]
+        head += ["tries per answer", "checks per claim"]
+    print("| " + " | ".join(["file", "task", "answers", *head]) + " |")
+    print("|---" * (3 + len(head)) + "|")
+    for file in args.files:
+        rows = [row for row in pyarrow.parquet.read_table(file).to_pylist() if row["question"].startswith(START)]
+        for task in dict.fromkeys(row["kind"] for row in rows):
+            mine = [row for row in rows if row["kind"] == task]
+            if args.within:
+                solved = [row["num_tokens"] for row in mine if row["solved"]]
+                cells = [f"{sum(tokens <= limit for tokens in solved) / len(mine):.3f}" for limit in args.within]
+            else:
+                cells = truth(mine)
+            print("| " + " | ".join([file, task, str(len(mine)), *cells]) + " |")
 
 
 if __name__ == "__main__":

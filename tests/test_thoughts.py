@@ -1,0 +1,57 @@
+"""docs/thoughts.py, which reads the thoughts of Countdown answers."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "docs" / "thoughts.py"
+QUESTION = "Using the numbers [9, 3, 4], create an equation that equals 16."
+ROWS = [
+    # The first try is not whole, an equation of the second is false; the claim is right.
+    {
+        "question": QUESTION,
+        "kind": "three",
+        "completion": "<think>Let me try 9+3=12, that is too small.\nMaybe it is 9-3=5, 5+4=9, that is not 16.\n"
+        "Or let me see 9+3=12, 12+4=16, yes, that works!\nLet me check: 9+3=12, 12+4=16, it fits.</think> "
+        "<answer>9+3+4</answer>",
+        "solved": True,
+        "num_tokens": 60,
+    },
+    # The claim is wrong.
+    {
+        "question": QUESTION,
+        "kind": "three",
+        "completion": "<think>Let me try 9*3=27, 31-4=16, yes, that works!</think> <answer>9*3-4</answer>",
+        "solved": False,
+        "num_tokens": 20,
+    },
+    {"question": "How old is Ben?", "kind": "words", "completion": "<think>1+1=3</think>", "solved": False, "num_tokens": 9},
+]
+
+
+def cells(tmp_path, monkeypatch, capsys, *arguments) -> list[list[str]]:
+    file = tmp_path / "eval.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), file)
+    spec = importlib.util.spec_from_file_location("thoughts", SCRIPT)
+    thoughts = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(thoughts)
+    monkeypatch.setattr(sys, "argv", ["thoughts.py", *arguments, str(file)])
+    thoughts.main()
+    return [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+
+
+def test_thoughts_are_counted_and_other_questions_left_out(tmp_path, monkeypatch, capsys):
+    [line] = cells(tmp_path, monkeypatch, capsys)
+    # 7 + 2 equations, of which 9-3=5 and 31-4=16 are false; 31 is the one foreign operand of 18; 3 of 4 tries are whole.
+    assert line[1:] == ["three", "2", "77.8%", "5.6%", "50.0%", "75.0%", "2.0", "0.50"]
+
+
+@pytest.mark.parametrize(("limit", "share"), [(59, "0.000"), (60, "0.500")])
+def test_an_answer_counts_from_its_own_length_on(tmp_path, monkeypatch, capsys, limit, share):
+    assert cells(tmp_path, monkeypatch, capsys, "--within", str(limit), "--") == [
+        [str(tmp_path / "eval.parquet"), "three", "2", share]
+    ]
