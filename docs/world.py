@@ -108,12 +108,16 @@ def checker(request: chat.Request) -> str:
 
 def shares() -> str:
     def percent(share: float) -> str:
-        return f"{100 * share:.3g}%"
+        return f"{100 * share:.2g}%"
 
     rules = ", ".join(f"{rule} {percent(share)}" for rule, share in writers.RULES.items())
     rows = [
         ("Countdown: rule of the writer", rules, "`writers.RULES`"),
-        ("Countdown: tries at the most", str(writers.MAX_TRIES), "`writers.MAX_TRIES`"),
+        (
+            f"Countdown: patience of at most 2 tries, of more than 6; at the most {writers.MAX_TRIES}",
+            f"{percent(writers.share_within(2))} and {percent(1 - writers.share_within(6))}",
+            "`writers.MAX_TRIES`",
+        ),
         (
             "Countdown: goes back to the first sum of a failed try, where it has two more",
             percent(writers.GOES_BACK),

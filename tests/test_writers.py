@@ -231,3 +231,10 @@ def test_a_try_of_every_rule_uses_every_number_and_is_right_where_it_says_so_wit
             assert is_right == (tried.verdict_on == tried.wanted)
         right += is_right
     assert right
+
+
+def test_patience_has_the_shares_that_are_told():
+    draws = [writers._patience(i / 10_000) for i in range(10_000)]
+    assert max(draws) == writers.MAX_TRIES
+    for tries in (2, 6):
+        assert sum(draw <= tries for draw in draws) / len(draws) == pytest.approx(writers.share_within(tries), abs=1e-3)

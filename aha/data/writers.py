@@ -18,6 +18,7 @@ shares of the thoughts are in mixed language or in Chinese (`mixing.py`). These 
 learning was run on the model; they are what it starts from, good habits and bad.
 """
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -200,11 +201,21 @@ def _check(tried: Try, target: int) -> str:
     return sums + (", it fits." if tried.result.true == target else f", which is not {target}.")
 
 
+def _patience(share: float) -> int:
+    """The tries of a writer for a number drawn between 0 and 1: few mostly, at most MAX_TRIES."""
+    return round(MAX_TRIES**share**2)
+
+
+def share_within(tries: int) -> float:
+    """The share of writers whose patience holds for so many tries and no more."""
+    return math.sqrt(math.log(tries + 0.5, MAX_TRIES))
+
+
 def think(rng: random.Random, nums: list[int], target: int) -> tuple[str, str]:
     """Thoughts in the open and the equation handed in at their end, right or wrong."""
     rule = rng.choices(list(RULES), list(RULES.values()))[0]
     checks = rng.random() < CHECKS
-    patience = round(MAX_TRIES ** rng.random() ** 2)
+    patience = _patience(rng.random())
     table = tuple(Term(n, str(n), n) for n in nums)
     lines: list[str] = []
     tries: dict[tuple[str, ...], Try] = {}
