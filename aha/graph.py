@@ -20,7 +20,7 @@ from aha.data.presets import PRESETS
 from aha.data.sources import GENERATORS
 from aha.recipe import needs, reference, references
 from aha.rewards import module_file
-from aha.rundir import RunDir, StageDir, content, fingerprint, fingerprint_path
+from aha.rundir import RunDir, StageDir, content, fingerprint, fingerprint_path, read_mapping
 from aha.stage_configs import STAGE_KINDS, Recipe, StageConfig
 from aha.types import UserError
 
@@ -75,7 +75,10 @@ class Node:
 
     @property
     def resumes_at(self) -> int:
-        """The step that an unfinished stage goes on from: that of its last checkpoint, of a `sample` stage its last part."""
+        """The step that an unfinished stage goes on from: that of its last checkpoint, of a `sample` stage its last part, and
+        the last one where the stage is trained and not measured yet."""
+        if self.stage.model.exists():
+            return int(self.stage.read_progress().get("total", 0))
         done = self.stage.path.glob("rollouts/step-*.parquet") if self.cfg.kind == "sample" else self.stage.checkpoints()
         return max((int(path.stem.removeprefix("step-")) for path in done), default=0)
 
@@ -168,13 +171,14 @@ def read_config(stage: StageDir) -> Written | None:
     """What the stage was run with; None where there is no `config.yaml`."""
     if not stage.config.exists():
         return None
+    values = read_mapping(stage.config, lambda text: yaml.safe_load(text) or {})
     text = stage.config.read_text(encoding="utf-8")
     head = [line for line in text.splitlines()[:3] if line.startswith("# ")]
     inputs, made_of = (
         next((json.loads(line.removeprefix(start)) for line in head if line.startswith(start)), None)
         for start in (INPUTS_LINE, MADE_OF_LINE)
     )
-    return Written(yaml.safe_load(text) or {}, head[0].removeprefix(FINGERPRINT_LINE) if head else "", inputs, made_of or {})
+    return Written(values, head[0].removeprefix(FINGERPRINT_LINE) if head else "", inputs, made_of or {})
 
 
 def begun_stages(run: RunDir) -> dict[str, str]:

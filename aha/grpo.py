@@ -84,7 +84,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     check_scoring(policy)
     total = num_steps(cfg, len(prompts))
     optimizers = build_optimizers(policy.model, cfg)
-    step = resume_training(stage, policy, optimizers, moving).step
+    step = resume_training(stage, policy, optimizers, total, moving).step
     told: dict[str, list[float]] = defaultdict(list)  # what rewards log by themselves
     engine.refresh()
     policy.model.train()

@@ -69,7 +69,7 @@ class StageLog:
         steps = f"{total} steps" if total else ""
         self._print(f"{self.name}: {self.kind}, " + ", ".join(filter(None, (steps, told))) + resumed)
         if self.stage and total:
-            truncate_metrics(self.stage.metrics, done)
+            truncate_metrics(self.stage.metrics, done, total)
             write_atomic(self.stage.progress, json.dumps({"total": total, "first": done}) + "\n")  # for `aha status`
 
     def step(self, step: int, metrics: Mapping[str, float], group: Group | None = None) -> None:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub import try_to_load_from_cache
 from rich.console import Console
@@ -87,6 +87,8 @@ def _action(node: Node, nodes: Mapping[str, Node]) -> tuple[Action, str]:
         before = [need for need in node.needs if nodes[need].state == "changed"]
         return "redo", told_changes(own_changes(node)) or f"{' and '.join(before) or 'what it needs'} changed"
     if node.state == "unfinished":
+        if node.stage.model.exists():
+            return "resume", "after its last step, to measure it"
         step = node.resumes_at
         return ("resume", f"at step {step}") if step else ("run", "from the start: no checkpoint yet")
     return "run", ""
@@ -103,14 +105,14 @@ def _seconds(node: Node, action: Action) -> float | None:
         return _whole_seconds(node.stage, steps_of(node))
     if node.state != "unfinished":
         return None
-    total = steps_of(node) or progress_of(node.stage).get("total", 0)
+    total = steps_of(node) or node.stage.read_progress().get("total", 0)
     return seconds_per_step(node.stage) * (total - node.resumes_at) or None
 
 
 def _whole_seconds(stage: StageDir, steps: int | None) -> float | None:
     """What all steps of a stage take, as many as `steps` or, where that is not known, as there were; None where none was
     measured."""
-    manifest, progress = stage.read_manifest(), progress_of(stage)
+    manifest, progress = stage.read_manifest(), stage.read_progress()
     total = steps or progress.get("total", 0)
     by_step = seconds_per_step(stage) * total
     if manifest is None:
@@ -139,7 +141,7 @@ def _same(node: Node, measured: Sequence[StageDir]) -> StageDir | None:
 def seconds_per_step(stage: StageDir) -> float:
     """What a step took by the clock, with the evaluations and checkpoints between the steps; 0 where nothing was measured.
     The files of a copied run tell no times: then it is the mean of the steps alone."""
-    rows, progress = [row for row in metrics_of(stage) if "step_time" in row], progress_of(stage)
+    rows, progress = [row for row in stage.read_metrics() if "step_time" in row], stage.read_progress()
     if not rows or not progress:
         return 0.0
     done = rows[-1]["step"] - progress["first"]
@@ -147,24 +149,11 @@ def seconds_per_step(stage: StageDir) -> float:
     return max(by_clock, statistics.fmean(row["step_time"] for row in rows))
 
 
-def progress_of(stage: StageDir) -> dict[str, int]:
-    """`total`, the steps of the stage, and `first`, where its last process began; empty where it never got so far."""
-    return json.loads(stage.progress.read_text()) if stage.progress.exists() else {}
-
-
-def metrics_of(stage: StageDir) -> list[dict[str, Any]]:
-    """The whole lines of `metrics.jsonl`."""
-    if not stage.metrics.exists():
-        return []
-    lines = stage.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def steps_of(node: Node) -> int | None:
     """Optimiser steps of the stage, where the recipe or an earlier start tells."""
     if isinstance(node.cfg, TrainingConfig) and node.cfg.max_steps > 0:
         return node.cfg.max_steps
-    return progress_of(node.stage).get("total") if node.state == "unfinished" else None
+    return node.stage.read_progress().get("total") if node.state == "unfinished" else None
 
 
 def steps_at_most(node: Node, nodes: Mapping[str, Node]) -> int | None:

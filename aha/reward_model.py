@@ -56,7 +56,7 @@ def run(cfg: RewardModelStage, stage: StageDir, log: StageLog) -> dict[str, Meas
     rows, num_dropped = rows_of(load_preferences(cfg.data, cfg), policy, cfg)
     total = cfg.max_steps if cfg.max_steps > 0 else math.ceil(len(rows) * cfg.num_train_epochs / cfg.sequences_per_step)
     optimizers = build_optimizers(policy.model, cfg)
-    state = resume_training(stage, policy, optimizers)
+    state = resume_training(stage, policy, optimizers, total)
 
     policy.model.train()
     log.start(total, state.step, rows=len(rows), rows_dropped=num_dropped)

@@ -14,10 +14,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from aha.types import UserError
 
@@ -124,7 +126,40 @@ class StageDir:
 
     def read_manifest(self) -> dict[str, Any] | None:
         """What `stage.json` says, or None while the stage is unfinished."""
-        return json.loads(self.manifest.read_text()) if self.manifest.exists() else None
+        return read_mapping(self.manifest) if self.manifest.exists() else None
+
+    def read_progress(self) -> dict[str, Any]:
+        """`total`, the steps of the stage, and `first`, where its last process began; empty where it never got so far."""
+        return read_mapping(self.progress) if self.progress.exists() else {}
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The whole lines of `metrics.jsonl`; none where it is not there."""
+        return list(read_lines(self.metrics))
+
+
+def read_mapping(path: Path, parse: Callable[[str], Any] = json.loads) -> dict[str, Any]:
+    """The mapping that a file of a run holds. Raises UserError where it is damaged."""
+    try:
+        found = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged (not a mapping of keys)")
+    return found
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON lines of a file, none where it is not there. A last one without its end is left out: it is being written, or
+    was cut off. Raises UserError where another is damaged."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path}: line {number}: not valid JSON: {error}") from error
 
 
 @contextlib.contextmanager
@@ -270,8 +305,14 @@ def write_summary(run: RunDir, name: str, stages: Iterable[str]) -> None:
     write_atomic(run.summary, json.dumps({"name": name, "stages": entries}, indent=2) + "\n")
 
 
-def truncate_metrics(path: Path, last_step: int) -> None:
-    """Drop the lines of `metrics.jsonl` after `last_step`, and a last one that was cut off: a resumed run writes them."""
+def truncate_metrics(path: Path, last_step: int, total: int | None = None) -> None:
+    """Drop the lines of `metrics.jsonl` after `last_step`, and a last one that was cut off: a resumed run writes them. Where
+    that is step `total`, it writes the final evaluation too."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        write_atomic(path, "".join(line for line in lines if json.loads(line)["step"] <= last_step))
+        rows = [row for row in read_lines(path) if row["step"] <= last_step]
+        kept = [row for row in rows if not (row["step"] == total == last_step and _is_evaluation(row))]
+        write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def _is_evaluation(row: Mapping[str, Any]) -> bool:
+    return any(key.startswith("eval/") for key in row)

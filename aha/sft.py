@@ -88,7 +88,7 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
     if total < 0:
         total = math.ceil(len(examples) * cfg.num_train_epochs / cfg.sequences_per_step)
     optimizers = build_optimizers(policy.model, cfg)
-    state = resume_training(stage, policy, optimizers)
+    state = resume_training(stage, policy, optimizers, total)
     metrics: dict[str, float] = {}
 
     policy.model.train()
@@ -98,7 +98,7 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
             f"learns the chat template, but prompt.template is {policy.prompt.template}: to be asked in it, set it to chat"
         )
     if state.step == total:  # it was stopped after its last step
-        metrics = last_metrics(stage)
+        metrics = next(row for row in reversed(stage.read_metrics()) if "loss" in row)
     STOP.wait(log.note)
     for step in range(state.step, total):
         started = time.perf_counter()
@@ -166,12 +166,6 @@ def mean_loss(examples: Sequence[Example], policy: Policy, cfg: SftStage, dtype:
         logp_sum = sum(token_logps(policy.model, micro, temperature=1.0, dtype=dtype).double().sum().item() for micro in micros)
     policy.model.train()
     return -logp_sum / sum(example.num_learned for example in examples)
-
-
-def last_metrics(stage: StageDir) -> dict[str, float]:
-    """What was logged of the last step."""
-    rows: list[dict[str, float]] = [json.loads(line) for line in stage.metrics.read_text().splitlines()]
-    return next(row for row in reversed(rows) if "loss" in row)
 
 
 def best_folder(stage: StageDir) -> Path:

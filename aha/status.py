@@ -1,6 +1,5 @@
 """Where a run stands, read from its directory by anybody at any time: nothing but files and the lock is asked."""
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from rich.text import Text
 from aha.graph import begun_stages, read_config
 from aha.lock import Holder, is_held, read_holder
 from aha.log import WIDTH, clock
-from aha.plan import metrics_of
 from aha.rundir import RunDir, StageDir
 from aha.types import UserError
 
@@ -99,8 +97,8 @@ def _stage_status(stage: StageDir, name: str, kind: str, is_running: bool) -> St
         return StageStatus(name, kind, "done", "", manifest["seconds"])
     if not stage.config.exists():
         return StageStatus(name, kind, "running" if is_running else "waiting", "", None)
-    rows = [row for row in metrics_of(stage) if not any(key.startswith("eval/") for key in row)]
-    total = json.loads(stage.progress.read_text())["total"] if stage.progress.exists() else None
+    rows = [row for row in stage.read_metrics() if not any(key.startswith("eval/") for key in row)]
+    total = stage.read_progress().get("total")
     at = f"step {rows[-1]['step']} of {total}" if rows and total else ""
     if is_running:
         is_at_end = bool(rows) and rows[-1]["step"] == total and kind != "sample"  # which has no model to save and measure
@@ -132,7 +130,7 @@ def _left(stage: StageDir, rows: list[dict[str, Any]], total: int | None) -> str
     """How long the remaining steps take if they take as long as those since the start."""
     if not rows or not total:
         return ""
-    done = rows[-1]["step"] - json.loads(stage.progress.read_text())["first"]
+    done = rows[-1]["step"] - stage.read_progress()["first"]
     seconds = stage.metrics.stat().st_mtime - stage.progress.stat().st_mtime
     return f"{clock(seconds / done * (total - rows[-1]['step']))} left" if done > 0 else ""
 

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from aha.model import Policy, save_policy
 from aha.rundir import StageDir, atomic_folder
 from aha.stage_configs import TrainingConfig
+from aha.types import UserError
 
 STATE_FILE = "trainer_state.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -67,9 +68,16 @@ def learning_rate(cfg: TrainingConfig, step: int, total: int) -> float:
 def update(model: torch.nn.Module, optimizers: list[Optimizer], rate: float, max_grad_norm: float) -> float:
     """Clip, step, clear; returns the norm of the gradient before clipping.
 
-    Where no row had a signal there is no gradient: nothing moves then, not even by momentum or weight decay.
+    Where no row had a signal there is no gradient: nothing moves then, not even by momentum or weight decay. Raises UserError
+    where the norm is not finite: a step would destroy the weights, and the checkpoints after it would take the place of good
+    ones.
     """
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm or math.inf)
+    if not torch.isfinite(norm):
+        raise UserError(
+            f"the gradient is not finite (norm {float(norm)}); the checkpoints before are good. A lower learning_rate, a lower "
+            "max_grad_norm or dtype float32 may help"
+        )
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -113,9 +121,15 @@ def save_checkpoint(
 
 
 def resume_training(
-    stage: StageDir, policy: Policy, optimizers: list[Optimizer], reference: PreTrainedModel | None = None
+    stage: StageDir, policy: Policy, optimizers: list[Optimizer], total: int, reference: PreTrainedModel | None = None
 ) -> TrainerState:
-    """Load the newest checkpoint into model, optimisers and a reference model that moves; without one, start at step 0."""
+    """Load the newest checkpoint into model, optimisers and a reference model that moves; without one, start at step 0.
+
+    Where `model/` stands, all `total` steps are done and only the final evaluation is missing: its weights are loaded.
+    """
+    if stage.model.exists():
+        load_weights(policy.model, stage.model)
+        return TrainerState(step=total)
     checkpoints = stage.checkpoints()
     if not checkpoints:
         return TrainerState(step=0)

@@ -94,11 +94,22 @@ def test_a_changed_key_redoes_the_stage_and_what_needs_it_in_the_time_that_they_
     ]
 
 
+def cut_off(folder: Path) -> None:
+    """As if stage b had been killed while it trained."""
+    (folder / "run" / "b" / "stage.json").unlink()
+    shutil.rmtree(folder / "run" / "b" / "model")
+
+
 def test_a_stage_that_was_cut_off_resumes_at_its_checkpoint(done):
-    (done / "run" / "b" / "stage.json").unlink()
+    cut_off(done)
     found = steps(done)
     assert words(found["b"]) == "resume: at step 1"
     assert words(found["last"]) == "skip: done"
+
+
+def test_a_stage_that_was_cut_off_while_it_was_measured_is_not_trained_again(done):
+    (done / "run" / "b" / "stage.json").unlink()
+    assert words(steps(done)["b"]).startswith("resume: after its last step, to measure it")
 
 
 def timed(folder: Path, step_time: float, by_clock: float, first: int = 0) -> None:
@@ -112,7 +123,7 @@ def timed(folder: Path, step_time: float, by_clock: float, first: int = 0) -> No
 
 
 def test_what_is_left_of_a_stage_takes_as_long_as_what_is_done(done):
-    (done / "run" / "b" / "stage.json").unlink()
+    cut_off(done)
     timed(done, step_time=10.0, by_clock=12.0)  # evaluations and checkpoints take their time too
     assert steps(done)["b"].seconds == pytest.approx(12.0)  # one of two steps is left
     timed(done, step_time=10.0, by_clock=0.0)  # as in a copy of the run
@@ -132,7 +143,7 @@ def test_to_redo_a_stage_that_had_been_cut_off_takes_all_of_its_steps(done):
 
 
 def test_to_redo_a_stage_that_was_never_finished_takes_its_steps_as_long_as_those_that_it_did(done):
-    (done / "run" / "b" / "stage.json").unlink()
+    cut_off(done)
     timed(done, step_time=10.0, by_clock=12.0)
     found = steps(done, "b.learning_rate=2e-3")["b"]
     assert (found.action, found.seconds) == ("redo", pytest.approx(24.0))
@@ -146,7 +157,7 @@ def test_what_stops_the_run_before_it_begins_stands_in_the_way(finished):
 
 
 def test_a_stage_without_a_checkpoint_begins_again(done):
-    (done / "run" / "b" / "stage.json").unlink()
+    cut_off(done)
     shutil.rmtree(done / "run" / "b" / "checkpoints")
     assert words(steps(done)["b"]) == "run: from the start: no checkpoint yet"
 

@@ -102,6 +102,27 @@ def test_a_stage_told_to_stop_saves_its_step_and_goes_on_to_the_same_bits(kind, 
     assert lines_of("stopped") == lines_of("unbroken")
 
 
+class KilledWhileItIsMeasured(StageLog):
+    """Ends the stage when its final evaluation is logged, the last moment at which that can be lost."""
+
+    def evaluation(self, step, measures):
+        super().evaluation(step, measures)
+        if step == 6:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", VERBS)
+def test_a_stage_that_ends_in_its_final_evaluation_is_not_trained_again(kind, model_folder, monkeypatch):
+    monkeypatch.setitem(OF_KIND, "sft", {**OF_KIND["sft"], "eval": OF_KIND["grpo"]["eval"]})
+    results = run(kind, model_folder, "unbroken")
+    with pytest.raises(KeyboardInterrupt):
+        run(kind, model_folder, "killed", KilledWhileItIsMeasured)
+    monkeypatch.setattr(VERBS[kind], "update", None)  # which every step of training calls
+    assert run(kind, model_folder, "killed") == results
+    assert Path("killed/model/model.safetensors").read_bytes() == Path("unbroken/model/model.safetensors").read_bytes()
+    assert lines_of("killed") == lines_of("unbroken")
+
+
 def test_without_a_checkpoint_to_wait_for_a_stop_comes_at_once_and_only_once():
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)

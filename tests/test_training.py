@@ -13,6 +13,7 @@ from aha.training import (
     save_checkpoint,
     update,
 )
+from aha.types import UserError
 
 
 def config(**changes) -> SftStage:
@@ -89,11 +90,22 @@ def test_a_checkpoint_restores_weights_and_optimisers_and_old_ones_go(optim, pol
 
     fresh = make_policy(seed=1)
     resumed = build_optimizers(fresh.model, cfg)
-    assert resume_training(stage, fresh, resumed).step == 3
+    assert resume_training(stage, fresh, resumed, 9).step == 3
     for one, other in ((policy, optimizers), (fresh, resumed)):
         train_a_step(one, other)  # shows what the optimisers remember
     for ours, theirs in zip(fresh.model.parameters(), policy.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_no_step(bad, policy):
+    optimizers = build_optimizers(policy.model, config())
+    policy.model(torch.tensor([[5, 6, 7]])).logits.square().mean().backward()
+    next(policy.model.parameters()).grad[0, 0] = bad
+    before = [parameter.clone() for parameter in policy.model.parameters()]
+    with pytest.raises(UserError, match="the gradient is not finite"):
+        update(policy.model, optimizers, rate=0.1, max_grad_norm=1.0)
+    assert all(torch.equal(old, new) for old, new in zip(before, policy.model.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "muon"])

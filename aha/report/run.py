@@ -1,9 +1,8 @@
 """A run directory as the page needs it: stages with what they were told, what they measured and what they answered."""
 
-import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,7 +19,7 @@ from aha.config import PromptConfig
 from aha.graph import begun_stages
 from aha.metrics import Measure
 from aha.recipe import last_of_line, outputs_named, reference
-from aha.rundir import RunDir, StageDir
+from aha.rundir import RunDir, StageDir, read_lines, read_mapping
 from aha.stage_configs import GrpoStage
 from aha.types import UserError
 
@@ -162,7 +161,7 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a run directory; raises UserError, which names the file, for what is none or cannot be read."""
     run = RunDir(folder)
-    recipe = next((_read(path, yaml.safe_load) for path in (run.recipe, run.summary) if path.exists()), {})
+    recipe = next((read_mapping(path, yaml.safe_load) for path in (run.recipe, run.summary) if path.exists()), {})
     order = [str(stage.get("name")) for stage in recipe.get("stages") or [] if isinstance(stage, dict)]
     if run.recipe.exists():  # a stage that it no longer has may have left its directory
         names = [name for name in order if run.stage(name).config.exists()]
@@ -183,7 +182,7 @@ def _ended(stage: StageDir, manifest: dict[str, Any]) -> datetime:
 
 
 def _read_stage(stage: StageDir, run: RunDir) -> Stage:
-    config = _read(stage.config, yaml.safe_load)
+    config = read_mapping(stage.config, yaml.safe_load)
     found = reference(str(config.get("model")))
     models = [stage.model, *([run.stage(found[0]).model] if found else [])]
     own = {key: value for key, value in (config.get("prompt") or {}).items() if key in ("think", "answer")}
@@ -192,32 +191,13 @@ def _read_stage(stage: StageDir, run: RunDir) -> Stage:
         name=stage.path.name,
         config=config,
         config_text=stage.config.read_text(encoding="utf-8"),
-        manifest=_read(stage.manifest, json.loads) if stage.manifest.exists() else {},
-        rows=list(_json_lines(stage.metrics)),
+        manifest=stage.read_manifest() or {},
+        rows=stage.read_metrics(),
         answers=_read_answers(stage.answers) if stage.answers.exists() else {},
         traces=_count_traces(stage.traces),
         prompt=saved.model_copy(update=own),
         error=stage.error.read_text(encoding="utf-8") if stage.error.exists() else "",
     )
-
-
-def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    try:
-        found = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: damaged ({str(error).splitlines()[0]})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: damaged (not a mapping of keys)")
-    return found
-
-
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.open(encoding="utf-8") if path.exists() else [], 1):
-        if line.endswith("\n"):  # else a running stage is writing it
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path}: line {number}: not valid JSON: {error}") from error
 
 
 def _read_answers(path: Path) -> dict[Key, dict[str, Any]]:
@@ -236,7 +216,7 @@ def _read_answers(path: Path) -> dict[Key, dict[str, Any]]:
 
 def _count_traces(path: Path) -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = {key: Counter() for key in TRACE_KEYS}
-    for row in _json_lines(path):
+    for row in read_lines(path):
         for key, counter in counts.items():
             value = row.get(key)
             counter.update(map(str, value or ["none"]) if isinstance(value, list) else [str(value)] if value else [])

@@ -101,6 +101,12 @@ def load_rewards(
             raise UserError(f"reward {cfg.key} is listed twice; give each a label of its own")
         if cfg.requires is not None and (cfg.requires not in keys or cfg.requires == cfg.key):
             raise UserError(f"reward {cfg.key} requires {cfg.requires!r}, which is no other reward of the list")
+        needed = next((other for other in configs if other.key == cfg.requires), cfg)
+        if (needed.start_step, needed.end_step) not in ((0, None), (cfg.start_step, cfg.end_step)):
+            raise UserError(
+                f"reward {cfg.key} requires {cfg.requires!r}, which does not count in all of its steps: give both the same "
+                "start_step and end_step"
+            )
     return [Reward(cfg.key, cfg.weight, _bind(cfg, folder, scorers or {}), cfg.requires, cfg.cap) for cfg in configs]
 
 
@@ -237,4 +243,4 @@ def score(
     for value in scores:
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
             raise UserError(f"reward {reward.name}: {value!r} is no score: want a finite number or None")
-    return list(scores)
+    return [None if value is None else float(value) for value in scores]
