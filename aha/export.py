@@ -18,9 +18,9 @@ from aha.graph import read_config
 from aha.log import told
 from aha.metrics import Measure
 from aha.plan import told_bytes
-from aha.recipe import needs, reference
+from aha.recipe import needs, reference, references
 from aha.rundir import RunDir, StageDir, atomic_folder, damage
-from aha.stage_configs import STAGE_KINDS, StageConfig
+from aha.stage_configs import STAGE_KINDS, SampleStage, StageConfig
 from aha.types import UserError
 
 CARD = "README.md"
@@ -73,7 +73,8 @@ def export(stage: StageDir, to: Path, force: bool = False, name: str | None = No
         raise UserError(f"{wrong}; `aha run` with --from {manifest['name']} makes it again")
     _check_target(to, stage, force)
     text = card(stage, name or to.resolve().name)
-    with atomic_folder(to.resolve()) as folder:
+    target = to.resolve()
+    with atomic_folder(target, target.with_name(f".{target.name}.export")) as folder:  # beside it may lie anything
         shutil.copytree(stage.model, folder, dirs_exist_ok=True)
         (folder / CARD).write_text(text, encoding="utf-8")
     return sorted(path for path in to.rglob("*") if path.is_file())
@@ -143,13 +144,13 @@ def lineage(run: RunDir, name: str) -> dict[str, StageConfig]:
 
 
 def _front_matter(chain: Mapping[str, StageConfig], kind: str) -> dict[str, Any]:
-    models = [cfg.model for cfg in chain.values() if not reference(cfg.model)]
+    models = [model for cfg in chain.values() if (model := cfg.initial_model) and not reference(model)]
     sources = [source for cfg in chain.values() for source in cfg.sources]
     data = {PRESETS[source].hub if source in PRESETS else source for source in sources if not reference(source)}
     matter: dict[str, Any] = {"library_name": "transformers"}
     matter["pipeline_tag"] = "text-classification" if kind == "reward_model" else "text-generation"
     matter["tags"] = ["aha", kind.replace("_", "-")]
-    if all(map(bundled_folder, models)):
+    if all(map(bundled_folder, models)) and not any(_server_of(cfg) for cfg in chain.values()):
         matter["license"] = "apache-2.0"
     if bases := sorted({model for model in models if _is_hub_id(model)}):
         matter["base_model"] = bases
@@ -184,14 +185,26 @@ def _measures(metrics: Mapping[str, Any]) -> str:
 
 
 def _lineage_table(run: RunDir, chain: Mapping[str, StageConfig]) -> str:
-    """Every stage with what it began from, what it read, and its fingerprint."""
+    """Every stage with what it began from, what it read, and its fingerprint; of one that was redone since, both."""
+    written = {name: read_config(run.stage(name)) for name in chain}
+    used: dict[str, str | None] = {}  # what stages were made of, by their own word
+    for name, cfg in chain.items():
+        inputs = (own.inputs if (own := written[name]) else None) or {}
+        used |= {found[0]: inputs.get(key) for key, text in references(cfg).items() if (found := reference(text))}
     lines = ["| stage | kind | model | data | fingerprint |", "|---|---|---|---|---|"]
     for name, cfg in chain.items():
         data = [f"{_public(one.source)} ({one.split})" for one in getattr(cfg, "data", [])]
-        written = read_config(run.stage(name))
-        print_ = written.fingerprint[:16] if written else ""
-        lines.append(f"| {name} | {cfg.kind} | `{_public(cfg.model)}` | {', '.join(data)} | `{print_}` |")
+        print_ = own.fingerprint if (own := written[name]) else ""
+        made_of = used.get(name) or print_
+        told_print = f"`{print_[:16]}`" if made_of == print_ else f"`{made_of[:16]}`, redone since as `{print_[:16]}`"
+        model = _server_of(cfg) or cfg.initial_model or "random weights"
+        lines.append(f"| {name} | {cfg.kind} | `{_public(model)}` | {', '.join(data)} | {told_print} |")
     return "\n".join(lines)
+
+
+def _server_of(cfg: StageConfig) -> str | None:
+    """The model behind a server that answers in the place of one of ours."""
+    return cfg.server.model if isinstance(cfg, SampleStage) and cfg.server else None
 
 
 def _recipe(chain: Mapping[str, StageConfig]) -> str:

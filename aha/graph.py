@@ -107,10 +107,9 @@ def graph(recipe: Recipe, run: RunDir) -> dict[str, Node]:
 def _inputs(cfg: StageConfig, prints: Mapping[str, str], hash_of: Callable[[Path], str]) -> dict[str, str]:
     """Fingerprints of what a stage reads: earlier stages, the bundled model, local folders and files, the user's rewards."""
     inputs = {key: prints[found[0]] for key, text in references(cfg).items() if (found := reference(text))}
-    if (bundled := bundled_folder(cfg.model)) and getattr(cfg, "init", "model") == "model":
-        inputs["model"] = hash_of(bundled)
-    elif "model" not in inputs and Path(cfg.model).exists():
-        inputs["model"] = hash_of(Path(cfg.model))
+    model = cfg.initial_model
+    if model and "model" not in inputs and (folder := bundled_folder(model) or Path(model)).exists():
+        inputs["model"] = hash_of(folder)
     teacher = getattr(cfg, "teacher_model", None)
     if teacher and (folder := bundled_folder(teacher) or Path(teacher)).exists():
         inputs["teacher_model"] = hash_of(folder)

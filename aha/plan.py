@@ -184,7 +184,7 @@ def _disk(node: Node, nodes: Mapping[str, Node], action: Action) -> int | None:
     answers = _num_answers(cfg, nodes)
     if not isinstance(cfg, TrainingConfig):
         return answers
-    weights = None if getattr(cfg, "init", "model") == "scratch" else _weights(cfg, nodes)
+    weights = None if cfg.initial_model is None else _weights(cfg, nodes)
     if weights is None or answers is None:
         return None
     size, parameters = weights

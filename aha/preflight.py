@@ -4,7 +4,7 @@ Models are looked for and not loaded. What is not on this machine, a data set or
 begins.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from aha.bundled import check_model
@@ -16,9 +16,9 @@ from aha.data.sources import is_from_hub, load_preferences, load_problems, load_
 from aha.data.wording import load_examples
 from aha.graph import graders
 from aha.recipe import reference
-from aha.rewards import check_tasks, load_grader, load_rewards
+from aha.rewards import Reward, check_columns, check_tasks, load_grader, load_rewards
 from aha.stage_configs import Recipe, SampleStage, StageConfig
-from aha.types import UserError
+from aha.types import Problem, UserError
 
 Load = Callable[[DataConfig], Any]
 
@@ -27,7 +27,7 @@ def check(recipe: Recipe) -> None:
     """Raise UserError, with the stage in front, for the first thing that would stop a stage of the recipe."""
     for cfg in recipe.stages:
         try:
-            load_rewards(getattr(cfg, "rewards", []))
+            rewards = load_rewards(getattr(cfg, "rewards", []))
             for grader in graders(cfg):
                 load_grader(grader)
             bind(getattr(cfg, "refine", []), STEPS, "refinement")
@@ -38,7 +38,10 @@ def check(recipe: Recipe) -> None:
                 load_examples(cfg)
             for source, load in _sources(cfg):
                 if reference(source.source) is None and not is_from_hub(source.source):
-                    load(_one_row(source))
+                    rows = load(_one_row(source))
+                    if load is load_problems:
+                        is_rewarded = source in getattr(cfg, "data", [])
+                        _check_columns(rows, rewards if is_rewarded else [])
             _check_tasks(cfg)
         except UserError as error:
             raise UserError(f"{cfg.name}: {error}") from error
@@ -48,9 +51,17 @@ def _models(cfg: StageConfig) -> Iterator[str]:
     """Every model that a stage loads and that no earlier stage makes."""
     named = [getattr(cfg, "teacher_model", None)]
     named += [reward.args.get("model") for reward in getattr(cfg, "rewards", []) if reward.name == "reward_model"]
-    is_used = getattr(cfg, "init", "model") == "model" and getattr(cfg, "engine", "native") == "native"
-    named += [cfg.model] if is_used else []
+    named += [cfg.initial_model]
     yield from (name for name in named if isinstance(name, str) and reference(name) is None)
+
+
+def _check_columns(problems: Sequence[Problem], rewards: Sequence[Reward]) -> None:
+    """Raise UserError where a row lacks a column that its grader or a reward that weighs its task asks for."""
+    for problem in problems:
+        asking = [reward for reward in rewards if reward.weight_for(problem.task) is not None]
+        asking += [load_grader(problem.grader)] if problem.grader else []
+        for reward in asking:
+            check_columns(reward, {*problem.columns, "question"})
 
 
 def _check_tasks(cfg: StageConfig) -> None:

@@ -24,7 +24,8 @@ import yaml
 from aha.types import UserError
 
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-UNUSABLE = {*NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS}  # what a disk or its owner denies: no fault of the program
+# What a disk, its owner or a path denies: no fault of the program.
+UNUSABLE = {*NO_SPACE, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 TEMPORARY_FOR = 60.0  # seconds, and far longer than a text file is written; an older temporary one is left from a kill
 HASHED_OUTPUT = 64 * 2**20  # bytes; of larger files that a stage wrote only the size is compared before they are used
 
@@ -207,9 +208,10 @@ def remove_temporary(run: RunDir) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not."""
-    temporary = path.with_name(path.name + ".tmp")
+def atomic_folder(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """A temporary folder, beside `path` by default, that becomes `path` when the block ends well, and vanishes when it does
+    not. What was there under its name is deleted: it is left from a kill."""
+    temporary = temporary or path.with_name(path.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with disk_faults_are_user_errors(path):

@@ -64,6 +64,7 @@ def _run_stage(run: RunDir, name: str, console: Console) -> None:
     written = read_config(stage)
     if written is None:
         raise UserError(f"{stage.config}: no such file; `aha run` writes it")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in VERSIONS_OF}}
     cfg: StageConfig = validate(STAGE_KINDS[written.values["kind"]], written.values, str(stage.config))
     resolved = resolve(cfg, lambda other, output: run.stage(other).output(output))
     if cfg.kind == "eval":  # it has no steps to go on from, so what one that was cut off wrote is written again
@@ -78,7 +79,7 @@ def _run_stage(run: RunDir, name: str, console: Console) -> None:
         "inputs": written.inputs,
         "outputs": {output: stage.output(output).name for output in outputs},
         "files": describe_files(stage, outputs),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS_OF}},
+        "versions": versions,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - started, 1),
         "resumed_at_step": log.first,

@@ -51,6 +51,11 @@ class StageConfig(Config):
         """Every data source that the stage reads."""
         return [cfg.source for cfg in _data_inside(self)]
 
+    @property
+    def initial_model(self) -> str | None:
+        """The model that the stage loads; None where it begins from random weights or asks a server."""
+        return self.model
+
 
 def _data_inside(value: Any) -> Iterator[DataConfig]:
     """Every data source at any depth of a configuration."""
@@ -158,6 +163,10 @@ class SftStage(StageConfig, SamplingConfig, TrainingConfig):
     )
     eval_steps: int = Field(0, ge=0, description="compute eval_loss every so many steps too; 0: only at the end")
     load_best_model_at_end: bool = Field(False, description="save the weights with the lowest eval_loss, not the last ones")
+
+    @property
+    def initial_model(self) -> str | None:
+        return self.model if self.init == "model" else None
 
     @model_validator(mode="after")
     def _has_a_best(self) -> "SftStage":
@@ -349,6 +358,10 @@ class SampleStage(StageConfig, DecodingConfig):
     def sources(self) -> list[str]:
         """Every data source that the stage reads, and the file of its examples."""
         return [*super().sources, *([self.examples] if isinstance(self.examples, str) else [])]
+
+    @property
+    def initial_model(self) -> str | None:
+        return self.model if self.server is None else None
 
     @property
     def wording(self) -> str:

@@ -57,6 +57,22 @@ def test_the_card_is_read_by_the_hub_and_tells_the_chain_back_to_the_base(stage,
     assert "aha chat --model out\n" in text
 
 
+def test_the_card_tells_that_a_stage_was_redone_since(stage):
+    before = StageDir(stage.path.parent / "a")
+    made_of = before.read_manifest()["fingerprint"][:16]
+    before.config.write_text(before.config.read_text().replace(made_of, "0" * 16, 1))
+    assert f"`{made_of}`, redone since as `{'0' * 16}`" in card(stage, "out")
+
+
+def test_what_lies_beside_the_target_stays(stage, tmp_path):
+    (tmp_path / "out.tmp").mkdir()
+    export(stage, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.tmp"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        export(stage, tmp_path / "file" / "sub")
+
+
 def test_the_card_holds_no_path_of_this_machine(stage, tmp_path):
     export(stage, tmp_path / "out")
     text = (tmp_path / "out" / "README.md").read_text()

@@ -53,6 +53,16 @@ def load(tmp_path):
     return load_text
 
 
+def test_a_stage_that_asks_a_server_loads_no_model_and_hangs_on_none(load, tmp_path):
+    server = "engine: server, server: {base_url: 'http://127.0.0.1:1/v1', model: m}, "
+    load("kind: sample, ", "kind: sample, " + server)
+    recipe = load_recipe(tmp_path / "toy.yaml")
+    nodes = graph(recipe, RunDir(tmp_path / "run"))
+    assert recipe.stages[0].initial_model is None
+    assert "model" not in nodes["cold"].inputs
+    assert "model" in nodes["sft1"].inputs
+
+
 # References.
 
 

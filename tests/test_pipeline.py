@@ -618,6 +618,18 @@ def test_a_misspelt_name_in_a_late_stage_stops_the_run_before_its_first_one(tmp_
             "late: reward countdown weighs task 'cuontdown'; the problems are of countdown",
         ),
         ("kind: sample, data: [countdown, words], shares: {countdown: 1}", "late: shares is of countdown; the problems are of"),
+        (
+            "kind: eval, eval: {data: [{source: here.jsonl, columns: {question: ask, gold: hint}, grader: countdown}]}",
+            "late: {here}: row 1: no column 'hint'",
+        ),
+        (
+            "kind: eval, eval: {data: [{source: here.jsonl, columns: {question: ask}, grader: countdown}]}",
+            "late: reward countdown wants column 'nums'; the data has ",
+        ),
+        (
+            "kind: grpo, data: {source: here.jsonl, columns: {question: ask}}, rewards: [{name: countdown}]",
+            "late: reward countdown wants column 'nums'; the data has ",
+        ),
         ("kind: sample, data: countdown, ask: few_shot, examples: nope.yaml", "late: nope.yaml: cannot be read as YAML: "),
     ],
 )

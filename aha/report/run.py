@@ -75,7 +75,8 @@ class Stage:
     @property
     def start(self) -> str:
         """The model that the stage starts from, by a short name: "zero", "tiny-base", "scratch"."""
-        model = str(self.config.get("model") or "")
+        server = self.config.get("server") or {}
+        model = str(server.get("model") or self.config.get("model") or "")
         found = reference(model)
         return "scratch" if self.config.get("init") == "scratch" else found[0] if found else Path(model).name
 

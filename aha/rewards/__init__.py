@@ -6,7 +6,7 @@ import importlib.util
 import inspect
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -200,6 +200,14 @@ def _takes(function: RewardFunction, name: str) -> bool:
     return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
+def check_columns(reward: Reward, names: Collection[str]) -> None:
+    """Raise UserError where the function asks for a column that is not among `names`, those of the data."""
+    given = {*GIVEN, *getattr(reward.function, "keywords", {}), *names}
+    for name, parameter in inspect.signature(reward.function).parameters.items():
+        if parameter.default is parameter.empty and parameter.kind in NAMED and name not in given:
+            raise UserError(f"reward {reward.name} wants column {name!r}; the data has {', '.join(sorted(names)) or 'none'}")
+
+
 def score(
     reward: Reward,
     prompts: Sequence[str],
@@ -225,10 +233,7 @@ def score(
         arguments["log_metric"] = log_metric
     if ahead:
         arguments["ahead"] = ahead
-    required = [name for name, p in inspect.signature(function).parameters.items() if p.default is p.empty and p.kind in NAMED]
-    for name in required:
-        if name not in arguments and name not in taken:
-            raise UserError(f"reward {reward.name} wants column {name!r}; the data has {', '.join(sorted(names)) or 'none'}")
+    check_columns(reward, names)
     try:
         scores = function(**arguments)
         if inspect.iscoroutine(scores):  # TRL takes `async def` rewards too
