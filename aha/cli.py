@@ -3,9 +3,9 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,17 +22,17 @@ from aha.recipe import load_recipe
 from aha.rewards.kinds import KINDS, Kind, kind_named
 from aha.rundir import UNUSABLE
 from aha.stage_configs import EvalStage, SampleStage
+from aha.stop import INTERRUPTED
 from aha.types import UserError
 
 app = typer.Typer(
     name="aha",
-    help="How DeepSeek-R1 was trained, from a two-core laptop to a cluster.",
+    help="How DeepSeek-R1 was trained, on a two-core laptop or on a GPU.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
 
-INTERRUPTED = 130  # exit code after Ctrl-C
 
 Model = Annotated[str, typer.Option(help=f"{', '.join(BUNDLED_MODELS)}, a folder, or a hub id")]
 MaxLength = Annotated[int, typer.Option(help="tokens of a completion at the most")]
@@ -210,7 +210,10 @@ def sample(
     num_best: Annotated[int | None, typer.Option(help="keep so many traces of a problem; default: all")] = None,
     seed: Seed = 42,
 ) -> None:
-    """Sample answers, grade, refine and filter them, and write traces to learn from. Recipes can do more, and resume."""
+    """Sample answers, grade, refine and filter them, and write traces to learn from. Recipes can do more.
+
+    Stopped, the same command goes on with what was answered, which is kept in a hidden folder beside the output until then.
+    """
     from aha.data.sources import GENERATORS
 
     limit = limit if limit is not None else (512 if data in GENERATORS else None)
@@ -231,13 +234,14 @@ def sample(
     _check_output(out, ".jsonl")
     from aha import sample as verb
     from aha.log import StageLog
-    from aha.rundir import StageDir
+    from aha.rundir import StageDir, fingerprint
 
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        stage = StageDir(Path(folder))
-        with StageLog("sample", "sample", Console(stderr=True), stage) as log:
-            verb.run(cfg, stage, log)
-        stage.traces.replace(out)
+    # Of these settings alone: the same command finds there what was answered before it failed or was stopped.
+    stage = StageDir(out.with_name(f".{out.name}.{fingerprint(cfg.model_dump(mode='json'), {})[:12]}"))
+    with StageLog("sample", "sample", Console(stderr=True), stage) as log:
+        verb.run(cfg, stage, log)
+    stage.traces.replace(out)
+    shutil.rmtree(stage.path)
     typer.echo(out)
 
 

@@ -27,9 +27,9 @@ from aha.metrics import Measure
 from aha.recipe import last_of_line, reference, references
 from aha.report import write_report
 from aha.rundir import RunDir, StageDir, damage, remove_temporary, write_atomic, write_summary
-from aha.stage import INTERRUPTED, run_stage
+from aha.stage import run_stage
 from aha.stage_configs import Recipe
-from aha.stop import STOPS
+from aha.stop import INTERRUPTED, STOPS
 from aha.types import UserError
 
 # Ends of the measures that the console shows.

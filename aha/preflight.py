@@ -16,7 +16,7 @@ from aha.data.sources import is_from_hub, load_preferences, load_problems, load_
 from aha.data.wording import load_examples
 from aha.graph import graders
 from aha.recipe import reference
-from aha.rewards import Reward, check_columns, check_tasks, load_grader, load_rewards
+from aha.rewards import Reward, check_columns, check_shares, check_tasks, load_grader, load_rewards
 from aha.stage_configs import Recipe, SampleStage, StageConfig
 from aha.types import Problem, UserError
 
@@ -72,9 +72,7 @@ def _check_tasks(cfg: StageConfig) -> None:
         return
     tasks = sorted({task_of(source) for source in sources})
     check_tasks(getattr(cfg, "rewards", []), tasks)
-    shares = getattr(cfg, "shares", {})
-    if shares and sorted(shares) != tasks:
-        raise UserError(f"shares is of {', '.join(shares)}; the problems are of {', '.join(tasks)}: name each")
+    check_shares(getattr(cfg, "shares", {}), tasks)
 
 
 def _sources(cfg: StageConfig) -> Iterator[tuple[DataConfig, Load]]:

@@ -32,7 +32,7 @@ from aha.log import StageLog
 from aha.metrics import Measure, final_answer, measure
 from aha.model import compute_dtype, default_device, load_policy
 from aha.remote import Reply, Request
-from aha.rewards import LogMetric, Reward, check_tasks, ignore_metric, load_rewards
+from aha.rewards import LogMetric, Reward, check_shares, check_tasks, ignore_metric, load_rewards
 from aha.rewards import total as total_of
 from aha.rollout import (
     Prompt,
@@ -76,8 +76,7 @@ def run(cfg: SampleStage, stage: StageDir, log: StageLog) -> dict[str, Measure |
     asked = ask_model(cfg) if cfg.server is None else ask_server(cfg)
     tasks = sorted({prompt.problem.task for prompt in asked.prompts})
     check_tasks(cfg.rewards, tasks)
-    if cfg.shares and sorted(cfg.shares) != tasks:
-        raise UserError(f"{cfg.name}: shares is of {', '.join(cfg.shares)}; the problems are of {', '.join(tasks)}: name each")
+    check_shares(cfg.shares, tasks)
     judges = [reward for own, reward in zip(cfg.rewards, rewards, strict=True) if own.name == JUDGE]
     rules = [reward for reward in rewards if reward not in judges]
     size = cfg.prompts_per_part

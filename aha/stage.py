@@ -28,10 +28,9 @@ from aha.metrics import Measure
 from aha.recipe import OUTPUTS, resolve
 from aha.rundir import RunDir, describe_files, write_atomic
 from aha.stage_configs import STAGE_KINDS, StageConfig
-from aha.stop import STOP, STOPS
+from aha.stop import INTERRUPTED, STOP, STOPS
 from aha.types import UserError
 
-INTERRUPTED = 130  # exit code after Ctrl-C
 VERSIONS_OF = ("aha-r1", "torch", "transformers", "math-verify")
 VERBS = {
     "eval": "aha.evaluate",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from threading import Thread
 from types import FrameType
 
+INTERRUPTED = 130  # exit code after Ctrl-C
 STOPS = (signal.SIGINT, signal.SIGTERM)
 WAITS = "stops after this step, with a checkpoint; Ctrl-C again stops at once"
 

@@ -63,8 +63,8 @@ def cli_page() -> str:
 def recipes_page() -> str:
     parts = [
         "# Recipes\n",
-        "Every key that a recipe may hold, written by `docs/generate.py` from the models in `aha/config.py`. Keys that TRL",
-        "and transformers have keep their names and meaning. Precedence: defaults, then the recipe, then",
+        "Every key that a recipe may hold, written by `docs/generate.py` from `aha/config.py` and `aha/stage_configs.py`. Keys",
+        "that TRL and transformers have keep their names and meaning. Precedence: defaults, then the recipe, then",
         "`stage.key=value` on the command line. Beside the keys below, a recipe may hold `defaults`: a mapping that is put",
         "under every stage that has such keys.\n",
     ]

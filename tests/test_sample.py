@@ -812,3 +812,25 @@ def test_the_command_writes_traces(serve):
     assert [path.name for path in Path("out").iterdir()] == ["traces.jsonl"]
     with pytest.raises(UserError, match=r"want a file that ends in \.jsonl"):
         CliRunner().invoke(app, [*arguments, "--out", "traces.csv"], catch_exceptions=False)
+
+
+def test_the_command_goes_on_with_what_was_answered_before_it_failed(serve):
+    left = [3]
+
+    def reply(request):
+        left[0] -= 1
+        return right(request) if left[0] >= 0 else 503
+
+    server = serve(reply)
+    command = ["sample", "--server", server.url, "--model", "stub", "--data", "sums.jsonl", "--num-generations", "1"]
+    command += ["--out", "out/traces.jsonl"]
+    with pytest.raises(UserError, match="what was answered is kept: run again"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert not Path("out/traces.jsonl").exists()
+    Kept.of.cache_clear()  # as in another process
+    left[0] = 100
+    server.asked.clear()
+    CliRunner().invoke(app, command, catch_exceptions=False)
+    assert len(server.asked) == 1  # of four
+    assert len(traces_of("out")) == 4
+    assert [path.name for path in Path("out").iterdir()] == ["traces.jsonl"]

@@ -118,6 +118,12 @@ def check_tasks(configs: Sequence[RewardConfig], tasks: Sequence[str]) -> None:
                 raise UserError(f"reward {cfg.key} weighs task {task!r}; the problems are of {', '.join(tasks)}")
 
 
+def check_shares(shares: Mapping[str, float], tasks: Sequence[str]) -> None:
+    """Raise UserError where the shares of a mixture of traces are not of exactly the tasks of its problems."""
+    if shares and sorted(shares) != sorted(tasks):
+        raise UserError(f"shares is of {', '.join(shares)}; the problems are of {', '.join(tasks)}: name each")
+
+
 def total(rewards: Sequence[Reward], scores: Mapping[str, float | None], task: str) -> float | None:
     """The weighted sum of the scores there are; None where every reward skipped the completion.
 
