@@ -21,7 +21,7 @@ from aha.data.presets import PRESETS
 from aha.recipe import load_recipe
 from aha.rewards.kinds import KINDS, Kind, kind_named
 from aha.rundir import UNUSABLE
-from aha.stage_configs import EvalStage, SampleStage
+from aha.stage_configs import EvalStage, SampleStage, StageConfig
 from aha.stop import INTERRUPTED
 from aha.types import UserError
 
@@ -37,6 +37,11 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option(help=f"{', '.join(BUNDLED_MODELS)}, a folder, or a hub id")]
 MaxLength = Annotated[int, typer.Option(help="tokens of a completion at the most")]
 Temperature = Annotated[float, typer.Option(help="of sampling; 0 is greedy")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="how the model is asked: r1, r1-chat, chat, plain; default: as saved beside the weights, else r1"),
+]
+Prefill = Annotated[str | None, typer.Option(help="with --template: how every answer starts, as in '<think>'")]
 Seed = Annotated[int, typer.Option(help="seed of the sampling")]
 
 
@@ -145,6 +150,8 @@ def evaluate(
     top_p: Annotated[float, typer.Option(help="only the likeliest tokens that hold this mass; 1 keeps all")] = 1.0,
     top_k: Annotated[int, typer.Option(help="only the k likeliest tokens; 0 keeps all")] = 0,
     num_generations: Annotated[int, typer.Option(help="answers per problem, the k of pass@k and maj@k")] = 1,
+    template: Template = None,
+    prefill: Prefill = None,
     seed: Seed = 42,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the measures to this file")] = None,
     answers: Annotated[Path | None, typer.Option(help="keep the answers of the model in this parquet file")] = None,
@@ -162,6 +169,7 @@ def evaluate(
         "name": "eval",
         "kind": "eval",
         "model": model,
+        "prompt": _prompt(template, prefill),
         "seed": seed,
         "max_completion_length": max_completion_length,
         "temperature": temperature,
@@ -208,6 +216,8 @@ def sample(
         list[str] | None, typer.Option("--filter", help="keep what passes; several times; default: those of recipes")
     ] = None,
     num_best: Annotated[int | None, typer.Option(help="keep so many traces of a problem; default: all")] = None,
+    template: Template = None,
+    prefill: Prefill = None,
     seed: Seed = 42,
 ) -> None:
     """Sample answers, grade, refine and filter them, and write traces to learn from. Recipes can do more.
@@ -220,6 +230,7 @@ def sample(
     values: dict[str, Any] = {
         "name": "sample",
         "kind": "sample",
+        "prompt": _prompt(template, prefill),
         "seed": seed,
         "data": {"source": data, "preset": preset, "split": split, "limit": limit},
         "num_generations": num_generations,
@@ -243,6 +254,13 @@ def sample(
     stage.traces.replace(out)
     shutil.rmtree(stage.path)
     typer.echo(out)
+
+
+def _prompt(template: str | None, prefill: str | None) -> dict[str, str] | None:
+    """The prompt settings of a command; None: those of the model."""
+    if template is None and prefill is not None:
+        raise UserError("--prefill goes with --template: the two are settings of one prompt")
+    return {"template": template, "prefill": prefill or ""} if template else None
 
 
 def _check_output(path: Path | None, suffix: str = "") -> None:
@@ -349,12 +367,15 @@ def chat(
     prompt: Annotated[str | None, typer.Option(help="ask this and exit; default: ask for questions")] = None,
     max_completion_length: MaxLength = 256,
     temperature: Temperature = 1.0,
+    template: Template = None,
+    prefill: Prefill = None,
     seed: Seed = 42,
 ) -> None:
     """Ask a model, with the prompt settings that it was trained with."""
     from aha.speak import Speaker
 
-    speaker = Speaker(model, max_completion_length, temperature, seed)
+    values = {"name": "chat", "kind": "chat", "model": model, "prompt": _prompt(template, prefill)}
+    speaker = Speaker(validate(StageConfig, values, "command line"), max_completion_length, temperature, seed)
     typer.echo(speaker.header())
     if prompt is not None:
         typer.echo(speaker.answer(prompt))

@@ -10,10 +10,9 @@ from aha.stage_configs import StageConfig
 class Speaker:
     """A loaded model that answers questions in the way it was trained to be asked."""
 
-    def __init__(self, model: str, max_completion_length: int, temperature: float, seed: int):
-        cfg = StageConfig(name="chat", kind="chat", model=model)
+    def __init__(self, cfg: StageConfig, max_completion_length: int, temperature: float, seed: int):
         device = default_device()
-        self.name, self.seed = model, seed
+        self.name, self.seed = cfg.model, seed
         self.dtype = compute_dtype(cfg.dtype, device)
         self.policy = load_policy(cfg, device, self.dtype)
         self.engine = NativeEngine(self.policy.model, self.policy.stop_ids, self.dtype)

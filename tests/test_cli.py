@@ -230,6 +230,18 @@ def test_chat_tells_what_it_loaded_and_answers(model_folder):
     assert result.stdout.splitlines()[2].startswith("<think>")
 
 
+def test_a_model_is_asked_in_the_template_that_is_named(model_folder, tmp_path):
+    asked = aha("chat", "--model", str(model_folder), "--prompt", "1+1?", "--max-completion-length", "2", "--template", "plain")
+    assert "prompt template plain" in asked.stdout
+    answers = tmp_path / "answers.parquet"
+    chosen = ["--template", "plain", "--prefill", "<think>", "--limit", "1", "--max-completion-length", "2"]
+    CliRunner().invoke(app, ["eval", "--model", str(model_folder), "--answers", str(answers), *chosen], catch_exceptions=False)
+    [row] = pyarrow.parquet.read_table(answers).to_pylist()
+    assert row["prompt"].startswith(row["question"])  # r1 would put a conversation before it
+    assert row["completion"].startswith("<think>")
+    fails_in_one_line(aha("chat", "--prompt", "1+1?", "--prefill", "<think>"), "--prefill goes with --template")
+
+
 def test_chat_reads_questions_until_the_input_ends(model_folder):
     result = aha("chat", "--model", str(model_folder), "--max-completion-length", "3", stdin="1+1?\n2+2?\n")
     assert result.returncode == 0, result.stderr
