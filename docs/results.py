@@ -3,6 +3,7 @@
 .venv/bin/python docs/results.py --stages runs/tiny-r1 runs/tiny-r1-43 --metrics countdown/pass@1 language/single
 .venv/bin/python docs/results.py --seeds runs/losses-42 runs/losses-43 runs/losses-44
 .venv/bin/python docs/results.py --seeds runs/tiny-zero-4? --metrics three/pass@1 four/pass@1 length/mean
+.venv/bin/python docs/results.py --against base zero -- runs/tiny-zero-4?   # the second less the first, problem by problem
 """
 
 import argparse
@@ -10,10 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import yaml
 
 from aha.log import clock, told
-from aha.metrics import Measure
+from aha.metrics import Measure, bootstrap
 
 TASK = "countdown/pass@1"
 
@@ -72,13 +74,33 @@ def by_metric(folders: list[Path], keys: list[str]) -> list[str]:
     return lines
 
 
+def by_difference(folders: list[Path], before: str, after: str) -> list[str]:
+    """For every task a row for every run: by how much a stage solves a larger share of the problems than another."""
+    lines = ["| run | task | difference [95% interval] | problems |", "|---|---|---|---|"]
+    for folder in folders:
+        solved: list[dict[tuple[str, str], bool]] = []
+        for name in (before, after):
+            rows = pyarrow.parquet.read_table(folder / name / "rollouts" / "eval.parquet").to_pylist()
+            solved.append({(row["kind"], row["problem"]): row["solved"] for row in rows})  # one answer to each
+        for task in dict.fromkeys(kind for kind, _ in solved[0]):
+            keys = [key for key in solved[0] if key[0] == task and key in solved[1]]
+            difference = bootstrap([float(solved[1][key]) - float(solved[0][key]) for key in keys])
+            told_difference = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+            lines.append(f"| {folder.name} | {task} | {told_difference} | {len(keys)} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--seeds", action="store_true", help="runs of one recipe with several seeds: a row for every stage")
     parser.add_argument("--stages", action="store_true", help="runs of one recipe: a column for every stage")
+    parser.add_argument("--against", nargs=2, metavar=("BEFORE", "AFTER"), help="two stages, compared problem by problem")
     parser.add_argument("--metrics", nargs="+", default=[TASK, "format/rate", "length/mean"], help="with --seeds or --stages")
     args = parser.parse_args()
+    if args.against:
+        print("\n".join(by_difference(args.runs, *args.against)))
+        return
     by = by_metric if args.stages else by_stage
     print("\n".join(by(args.runs, args.metrics) if args.seeds or args.stages else by_run(args.runs)))
 
