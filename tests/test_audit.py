@@ -144,7 +144,7 @@ def test_audit_prints_a_table_and_the_rows_and_writes_them(rows_file, tmp_path):
 
 def test_maths_are_graded_with_how_both_were_read(rows_file):
     result = invoke("--kind", "math", str(rows_file))
-    graded = [json.loads(line) for line in result.output.splitlines()]
+    graded = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["score"] for row in graded] == [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
     assert [row["label"] for row in graded] == [row["label"] for row in ROWS]
     assert (graded[4]["parsed_gold"], graded[4]["parsed_answer"]) == ("1/2", "1/2")
@@ -253,7 +253,7 @@ def test_a_bad_row_is_named_and_what_came_before_is_graded(tmp_path, kind, row, 
     assert isinstance(result.exception, UserError)
     assert f"{path}: line 2" in str(result.exception)
     assert words in str(result.exception)
-    assert json.loads(result.output)["score"] == {"math": 1.0, "code": 0.0, "language": 0.5}[kind]
+    assert json.loads(result.stdout)["score"] == {"math": 1.0, "code": 0.0, "language": 0.5}[kind]
 
 
 @pytest.mark.parametrize("arguments", [["--out", "x.jsonl"], ["--kind", "maths"]])
