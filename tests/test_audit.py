@@ -155,7 +155,7 @@ def test_maths_are_graded_with_how_both_were_read(rows_file):
 def test_a_grade_takes_the_place_of_what_the_line_has_under_its_names(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"gold": "1", "answer": "2", "score": 0.7, "label": True}) + "\n")
-    [graded] = [json.loads(line) for line in invoke(str(path)).output.splitlines()]
+    [graded] = [json.loads(line) for line in invoke(str(path)).stdout.splitlines()]
     assert (graded["score"], graded["label"]) == (0.0, True)
     assert "in place of what they had under these names" in " ".join(invoke("--help").output.split())
 
@@ -164,7 +164,7 @@ def test_format_is_graded_with_what_is_wrong(tmp_path):
     path = tmp_path / "rows.jsonl"
     texts = ["<think>a</think> <answer>2</answer>", "<answer>2</answer>", "<think></think> <answer>2</answer>"]
     path.write_text("".join(json.dumps({"completion": text}) + "\n" for text in texts))
-    graded = [json.loads(line) for line in invoke("--kind", "format", str(path)).output.splitlines()]
+    graded = [json.loads(line) for line in invoke("--kind", "format", str(path)).stdout.splitlines()]
     assert [row["score"] for row in graded] == [1.0, 0.0, 0.0]
     assert [row["reason"] for row in graded] == [
         "well formed",
@@ -187,7 +187,7 @@ def test_code_is_graded_by_the_tests_of_its_row(tmp_path):
         {"tests": [], "answer": "print(4)"},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    graded = [json.loads(line) for line in invoke("--kind", "code", str(path)).output.splitlines()]
+    graded = [json.loads(line) for line in invoke("--kind", "code", str(path)).stdout.splitlines()]
     assert [(row["score"], row["reason"]) for row in graded] == [
         (1.0, "passed"),
         (0.0, "AssertionError at `assert f(2) == 8`"),
@@ -210,7 +210,7 @@ def test_language_is_graded_with_the_words_that_count(tmp_path):
         {"completion": "<think>ok</think>", "language": "en"},
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    graded = [json.loads(line) for line in invoke("--kind", "language", str(path)).output.splitlines()]
+    graded = [json.loads(line) for line in invoke("--kind", "language", str(path)).stdout.splitlines()]
     assert [(row["score"], row["reason"]) for row in graded] == [
         (0.5, "5 of 10 words are zh"),
         (0.5, "5 of 10 words are en"),
