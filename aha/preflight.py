@@ -17,7 +17,7 @@ from aha.data.wording import load_examples
 from aha.graph import graders
 from aha.recipe import reference
 from aha.rewards import Reward, check_columns, check_shares, check_tasks, load_grader, load_rewards
-from aha.stage_configs import Recipe, SampleStage, StageConfig
+from aha.stage_configs import GrpoStage, Recipe, SampleStage, StageConfig
 from aha.types import Problem, UserError
 
 Load = Callable[[DataConfig], Any]
@@ -40,8 +40,7 @@ def check(recipe: Recipe) -> None:
                 if reference(source.source) is None and not is_from_hub(source.source):
                     rows = load(_one_row(source))
                     if load is load_problems:
-                        is_rewarded = source in getattr(cfg, "data", [])
-                        _check_columns(rows, rewards if is_rewarded else [])
+                        _check_columns(rows, _asking(cfg, source, rewards), _is_graded(cfg, source))
             _check_tasks(cfg)
         except UserError as error:
             raise UserError(f"{cfg.name}: {error}") from error
@@ -55,11 +54,21 @@ def _models(cfg: StageConfig) -> Iterator[str]:
     yield from (name for name in named if isinstance(name, str) and reference(name) is None)
 
 
-def _check_columns(problems: Sequence[Problem], rewards: Sequence[Reward]) -> None:
+def _asking(cfg: StageConfig, source: DataConfig, rewards: Sequence[Reward]) -> Sequence[Reward]:
+    """The rewards that answers to the problems of a source are scored by."""
+    return rewards if source in getattr(cfg, "data", []) else []
+
+
+def _is_graded(cfg: StageConfig, source: DataConfig) -> bool:
+    """Whether the graders of a source are asked: not where a teacher alone teaches."""
+    return not (isinstance(cfg, GrpoStage) and source in cfg.data and not cfg.rewards)
+
+
+def _check_columns(problems: Sequence[Problem], rewards: Sequence[Reward], is_graded: bool) -> None:
     """Raise UserError where a row lacks a column that its grader or a reward that weighs its task asks for."""
     for problem in problems:
         asking = [reward for reward in rewards if reward.weight_for(problem.task) is not None]
-        asking += [load_grader(problem.grader)] if problem.grader else []
+        asking += [load_grader(problem.grader)] if problem.grader and is_graded else []
         for reward in asking:
             check_columns(reward, {*problem.columns, "question"})
 
