@@ -250,7 +250,7 @@ def test_traces_of_tasks_are_thinned_to_their_shares(serve):
     console = Path("console.txt").read_text()
     assert f"cold: shares kept 10 of {every['sample/kept']}\n" in console
     assert ": 2 more, 8 one\n" in console
-    with pytest.raises(UserError, match="cold: shares is of one; the problems are of more, one: name each"):
+    with pytest.raises(UserError, match="shares is of one; the problems are of more, one: name each"):
         run({**values, "shares": {"one": 1}}, "other")
 
 
