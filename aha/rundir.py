@@ -312,9 +312,10 @@ def truncate_metrics(path: Path, last_step: int, total: int | None = None) -> No
     that is step `total`, it writes the final evaluation too."""
     if path.exists():
         rows = [row for row in read_lines(path) if row["step"] <= last_step]
-        kept = [row for row in rows if not (row["step"] == total == last_step and _is_evaluation(row))]
+        kept = [row for row in rows if not (row["step"] == total == last_step and is_evaluation(row))]
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
 
 
-def _is_evaluation(row: Mapping[str, Any]) -> bool:
+def is_evaluation(row: Mapping[str, Any]) -> bool:
+    """Whether a line of `metrics.jsonl` tells measures and no step of training."""
     return any(key.startswith("eval/") for key in row)

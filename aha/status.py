@@ -15,7 +15,7 @@ from rich.text import Text
 from aha.graph import begun_stages, read_config
 from aha.lock import Holder, is_held, read_holder
 from aha.log import WIDTH, clock
-from aha.rundir import RunDir, StageDir
+from aha.rundir import RunDir, StageDir, is_evaluation
 from aha.types import UserError
 
 RUNS = Path("runs")
@@ -97,7 +97,7 @@ def _stage_status(stage: StageDir, name: str, kind: str, is_running: bool) -> St
         return StageStatus(name, kind, "done", "", manifest["seconds"])
     if not stage.config.exists():
         return StageStatus(name, kind, "running" if is_running else "waiting", "", None)
-    rows = [row for row in stage.read_metrics() if not any(key.startswith("eval/") for key in row)]
+    rows = [row for row in stage.read_metrics() if not is_evaluation(row)]
     total = stage.read_progress().get("total")
     at = f"step {rows[-1]['step']} of {total}" if rows and total else ""
     if is_running:

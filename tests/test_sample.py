@@ -90,6 +90,16 @@ def right(request, form: str = "<think>I add the pens, one by one.</think> <answ
     return form.format(int(a) + int(b))
 
 
+def right_while(left: list[int]):
+    """A reply that is right as often as `left` says, and from then on a failure of the server."""
+
+    def reply(request):
+        left[0] -= 1
+        return right(request) if left[0] >= 0 else 503
+
+    return reply
+
+
 def run(values: dict, folder: str = "run", log_class=StageLog):
     """Run a stage; returns its metrics and traces."""
     cfg: SampleStage = validate(SampleStage, {"name": "cold", "kind": "sample", **values}, "test")
@@ -555,12 +565,7 @@ def test_a_model_in_this_process_can_be_asked_in_other_words(toy):
 
 def test_a_server_that_breaks_down_costs_nothing_that_came_before(serve):
     left = [3]
-
-    def reply(request):
-        left[0] -= 1
-        return right(request) if left[0] >= 0 else 503
-
-    server = serve(reply)
+    server = serve(right_while(left))
     values = from_server(server, prompts_per_part=2, server={"concurrency": 1})
     with pytest.raises(UserError, match=r"1 requests failed, of 2, the last: .*503"):
         run(values)
@@ -816,12 +821,7 @@ def test_the_command_writes_traces(serve):
 
 def test_the_command_goes_on_with_what_was_answered_before_it_failed(serve):
     left = [3]
-
-    def reply(request):
-        left[0] -= 1
-        return right(request) if left[0] >= 0 else 503
-
-    server = serve(reply)
+    server = serve(right_while(left))
     command = ["sample", "--server", server.url, "--model", "stub", "--data", "sums.jsonl", "--num-generations", "1"]
     command += ["--out", "out/traces.jsonl"]
     with pytest.raises(UserError, match="what was answered is kept: run again"):
