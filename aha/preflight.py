@@ -36,11 +36,12 @@ def check(recipe: Recipe) -> None:
                 check_model(model)
             if isinstance(cfg, SampleStage) and cfg.ask == "few_shot":
                 load_examples(cfg)
-            for source, load in _sources(cfg):
+            for field, source, load in _sources(cfg):
                 if reference(source.source) is None and not is_from_hub(source.source):
                     rows = load(_one_row(source))
                     if load is load_problems:
-                        _check_columns(rows, _asking(cfg, source, rewards), _is_graded(cfg, source))
+                        is_taught_only = field == "data" and isinstance(cfg, GrpoStage) and not rewards  # by a teacher
+                        _check_columns(rows, rewards if field == "data" else [], is_graded=not is_taught_only)
             _check_tasks(cfg)
         except UserError as error:
             raise UserError(f"{cfg.name}: {error}") from error
@@ -52,16 +53,6 @@ def _models(cfg: StageConfig) -> Iterator[str]:
     named += [reward.args.get("model") for reward in getattr(cfg, "rewards", []) if reward.name == "reward_model"]
     named += [cfg.initial_model]
     yield from (name for name in named if isinstance(name, str) and reference(name) is None)
-
-
-def _asking(cfg: StageConfig, source: DataConfig, rewards: Sequence[Reward]) -> Sequence[Reward]:
-    """The rewards that answers to the problems of a source are scored by."""
-    return rewards if source in getattr(cfg, "data", []) else []
-
-
-def _is_graded(cfg: StageConfig, source: DataConfig) -> bool:
-    """Whether the graders of a source are asked: not where a teacher alone teaches."""
-    return not (isinstance(cfg, GrpoStage) and source in cfg.data and not cfg.rewards)
 
 
 def _check_columns(problems: Sequence[Problem], rewards: Sequence[Reward], is_graded: bool) -> None:
@@ -84,8 +75,8 @@ def _check_tasks(cfg: StageConfig) -> None:
     check_shares(getattr(cfg, "shares", {}), tasks)
 
 
-def _sources(cfg: StageConfig) -> Iterator[tuple[DataConfig, Load]]:
-    """Every data source of a stage, and what reads it there."""
+def _sources(cfg: StageConfig) -> Iterator[tuple[str, DataConfig, Load]]:
+    """Every data source of a stage: the field that names it, and what reads it there."""
     loads: dict[str, Load] = {"sft": load_texts, "reward_model": load_preferences}
     fields: dict[str, Load] = {
         "data": loads.get(cfg.kind, load_problems),
@@ -93,9 +84,10 @@ def _sources(cfg: StageConfig) -> Iterator[tuple[DataConfig, Load]]:
         "decontaminate": load_problems,
     }
     for field, load in fields.items():
-        yield from ((source, load) for source in getattr(cfg, field, []))
+        yield from ((field, source, load) for source in getattr(cfg, field, []))
     measured_on = getattr(getattr(cfg, "eval", None), "data", [])
-    yield from ((source, load_preferences if cfg.kind == "reward_model" else load_problems) for source in measured_on)
+    load = load_preferences if cfg.kind == "reward_model" else load_problems
+    yield from (("eval", source, load) for source in measured_on)
 
 
 def _one_row(source: DataConfig) -> DataConfig:
