@@ -7,9 +7,9 @@ from rich.console import Console
 
 from aha.engine.native import NativeEngine
 from aha.log import StageLog
-from aha.metrics import Measure, accuracy_name, measure, of_task, paired_difference, tasks_of
+from aha.metrics import Measure, accuracy_name, of_task, paired_difference, tasks_of
 from aha.model import compute_dtype, default_device, load_policy
-from aha.rollout import evaluate, load_eval_prompts, write_rollouts
+from aha.rollout import load_eval_prompts, measure_policy
 from aha.rundir import StageDir
 from aha.stage_configs import EvalStage
 from aha.training import make_deterministic
@@ -60,9 +60,4 @@ def answer(
     prompts = load_eval_prompts(cfg, policy)
     log.start(0, 0, problems=len(prompts))
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs)
-    answers = evaluate(engine, policy, prompts, cfg, cfg.seed, verdicts, log.answered)
-    if kept:
-        write_rollouts(kept, 0, answers)
-    measures = measure(answers, policy.prompt)
-    log.evaluation(0, measures)
-    return answers, measures
+    return measure_policy(engine, policy, prompts, cfg, log, 0, kept, verdicts)

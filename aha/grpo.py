@@ -25,20 +25,20 @@ from transformers import PreTrainedModel
 from aha.engine.native import NativeEngine
 from aha.log import StageLog
 from aha.loss import Denominators, LossSums, Row, logps_of, loss_metrics, loss_of_rows, microbatches_with_signal
-from aha.metrics import Measure, measure
-from aha.model import (
-    Policy,
-    check_scoring,
-    compute_dtype,
-    default_device,
-    load_policy,
-    round_parameters,
-    save_policy,
-    saved_dtype,
-)
+from aha.metrics import Measure
+from aha.model import Policy, check_scoring, compute_dtype, default_device, load_policy
 from aha.rewards import LogMetric, Reward, check_tasks, ignore_metric, load_rewards
-from aha.rollout import Prompt, check_lengths, evaluate, load_eval_prompts, load_prompts, rollout, sampling_of, write_rollouts
-from aha.rundir import StageDir, atomic_folder
+from aha.rollout import (
+    Prompt,
+    check_lengths,
+    load_eval_prompts,
+    load_prompts,
+    measure_policy,
+    rollout,
+    sampling_of,
+    write_rollouts,
+)
+from aha.rundir import StageDir
 from aha.scorer import load_scorers
 from aha.stage_configs import GrpoStage
 from aha.stop import STOP
@@ -52,6 +52,7 @@ from aha.training import (
     peak_memory_mb,
     resume_training,
     save_checkpoint,
+    save_model,
     update,
 )
 from aha.types import Group, UserError
@@ -153,26 +154,17 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         if is_due(first, step, cfg.save_rollouts_steps):
             write_rollouts(stage.rollouts(step), step, groups)
         if is_due(first, step, cfg.eval.eval_steps) and eval_prompts and step < total:
-            answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
-            log.evaluation(step, measure(answers, policy.prompt))
+            measure_policy(engine, policy, eval_prompts, cfg, log, step, verdicts=stage.verdicts)
         if STOP.is_asked or (is_due(first, step, cfg.save_steps) and step < total):
             save_checkpoint(stage, TrainerState(step), policy, optimizers, cfg.save_total_limit, moving)
             STOP.now_if_asked()
 
     STOP.at_once()
-    # The weights that are measured are those that are saved, rounded as they are on disk.
-    saved = saved_dtype(cfg.save_dtype, policy)
-    round_parameters(policy.model, saved)
-    engine.refresh()
-    with atomic_folder(stage.model) as folder:
-        save_policy(policy, folder, saved)
+    save_model(stage, policy, cfg)
     if not eval_prompts:
         return {}
-    answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
-    write_rollouts(stage.answers, total, answers)
-    measures = measure(answers, policy.prompt)
-    log.evaluation(total, measures)
-    return measures
+    engine.refresh()
+    return measure_policy(engine, policy, eval_prompts, cfg, log, total, stage.answers, stage.verdicts)[1]
 
 
 def draw_groups(

@@ -22,8 +22,8 @@ from aha.data.mixture import load_preference_mixture
 from aha.data.preferences import Preference
 from aha.log import StageLog
 from aha.metrics import Measure, bootstrap, mean, wilson
-from aha.model import Policy, compute_dtype, default_device, microbatches, round_parameters, save_policy, saved_dtype
-from aha.rundir import StageDir, atomic_folder
+from aha.model import Policy, compute_dtype, default_device, microbatches
+from aha.rundir import StageDir
 from aha.scorer import encode, load_reward_model, longest, rewards_of, score
 from aha.stage_configs import RewardModelStage
 from aha.stop import STOP
@@ -36,6 +36,7 @@ from aha.training import (
     make_deterministic,
     resume_training,
     save_checkpoint,
+    save_model,
     update,
 )
 from aha.types import UserError
@@ -99,11 +100,7 @@ def run(cfg: RewardModelStage, stage: StageDir, log: StageLog) -> dict[str, Meas
             STOP.now_if_asked()
 
     STOP.at_once()
-    # The weights that are measured are those that are saved, rounded as they are on disk.
-    saved = saved_dtype(cfg.save_dtype, policy)
-    round_parameters(policy.model, saved)
-    with atomic_folder(stage.model) as folder:
-        save_policy(policy, folder, saved)
+    save_model(stage, policy, cfg)
     if not held_out:
         return {}
     measures = evaluate(policy, held_out, cfg)

@@ -17,11 +17,13 @@ from aha.chat import decode, encode_prompts, render
 from aha.config import DataConfig, PromptConfig
 from aha.data.mixture import load_mixture
 from aha.engine.native import NativeEngine, Sampling
+from aha.log import StageLog
+from aha.metrics import Measure, measure
 from aha.model import Policy
 from aha.rewards import LogMetric, Reward, begins_ahead, ignore_metric, is_same, load_grader, score, total
 from aha.rewards.base import Pool
 from aha.rundir import disk_faults_are_user_errors
-from aha.stage_configs import DecodingConfig, SamplingConfig
+from aha.stage_configs import DecodingConfig, EvalStage, GrpoStage, SamplingConfig, SftStage
 from aha.types import Completion, Group, Problem, Sample, UserError
 
 OnProgress = Callable[[int, int], None]
@@ -163,6 +165,25 @@ def evaluate(
     changes = {"max_tokens": own.max_completion_length, "temperature": own.temperature, "top_p": own.top_p}
     sampling = sampling_of(cfg, f"{seed}/eval", **changes)
     return rollout(engine, policy, prompts, cfg.eval.num_generations, sampling, [], verdicts=verdicts, on_progress=on_progress)
+
+
+def measure_policy(
+    engine: NativeEngine,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    cfg: EvalStage | SftStage | GrpoStage,
+    log: StageLog,
+    step: int,
+    kept: Path | None = None,
+    verdicts: Path | None = None,
+) -> tuple[list[Group], dict[str, Measure]]:
+    """The answers of a policy at `step`, written to `kept` if given, and their measures, which `log` records."""
+    answers = evaluate(engine, policy, prompts, cfg, cfg.seed, verdicts, log.answered)
+    if kept:
+        write_rollouts(kept, step, answers)
+    measures = measure(answers, policy.prompt)
+    log.evaluation(step, measures)
+    return answers, measures
 
 
 def grade(

@@ -26,20 +26,9 @@ from aha.data.mixture import load_text_mixture
 from aha.data.vocabulary import whole_words
 from aha.engine.native import NativeEngine
 from aha.log import StageLog
-from aha.metrics import Measure, measure
-from aha.model import (
-    Policy,
-    check_scoring,
-    compute_dtype,
-    default_device,
-    load_policy,
-    new_policy,
-    round_parameters,
-    save_policy,
-    saved_dtype,
-    token_logps,
-)
-from aha.rollout import evaluate, load_eval_prompts, write_rollouts
+from aha.metrics import Measure
+from aha.model import Policy, check_scoring, compute_dtype, default_device, load_policy, new_policy, save_policy, token_logps
+from aha.rollout import load_eval_prompts, measure_policy
 from aha.rundir import StageDir, atomic_folder
 from aha.stage_configs import SftStage
 from aha.stop import STOP
@@ -55,6 +44,7 @@ from aha.training import (
     make_deterministic,
     resume_training,
     save_checkpoint,
+    save_model,
     update,
 )
 from aha.types import UserError
@@ -129,8 +119,7 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
             log.step(done, metrics)
         if engine and is_due(step, done, cfg.eval.eval_steps) and done < total:
             engine.refresh()
-            answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
-            log.evaluation(done, measure(answers, policy.prompt))
+            measure_policy(engine, policy, eval_prompts, cfg, log, done, verdicts=stage.verdicts)
         if STOP.is_asked or (is_due(step, done, cfg.save_steps) and done < total):
             save_checkpoint(stage, TrainerState(done), policy, optimizers, cfg.save_total_limit)
             STOP.now_if_asked()
@@ -142,19 +131,12 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
             raise UserError(f"{cfg.name}: eval_loss was never finite, so no weights are the best; try a lower learning_rate")
         load_weights(policy.model, best_folder(stage))
         log.note(f"saved are the weights of step {best_step}, with the lowest eval_loss, {metrics['eval_loss']:.4g}")
-    # The weights that are measured are those that are saved, rounded as they are on disk.
-    saved = saved_dtype(cfg.save_dtype, policy)
-    round_parameters(policy.model, saved)
-    with atomic_folder(stage.model) as folder:
-        save_policy(policy, folder, saved)
+    save_model(stage, policy, cfg)
     results: dict[str, Measure | float] = {key: metrics[key] for key in ("loss", "eval_loss") if key in metrics}
     if not engine:
         return results
     engine.refresh()
-    answers = evaluate(engine, policy, eval_prompts, cfg, cfg.seed, stage.verdicts, log.answered)
-    write_rollouts(stage.answers, total, answers)
-    measures = measure(answers, policy.prompt)
-    log.evaluation(total, measures)
+    measures = measure_policy(engine, policy, eval_prompts, cfg, log, total, stage.answers, stage.verdicts)[1]
     return {**results, **measures}
 
 

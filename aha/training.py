@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 from transformers import PreTrainedModel
 
-from aha.model import Policy, save_policy
+from aha.model import Policy, round_parameters, save_policy, saved_dtype
 from aha.rundir import StageDir, atomic_folder
 from aha.stage_configs import TrainingConfig
 from aha.types import UserError
@@ -118,6 +118,14 @@ def save_checkpoint(
         (folder / STATE_FILE).write_text(json.dumps({"step": state.step}) + "\n")
     for old in stage.checkpoints()[:-keep]:
         shutil.rmtree(old)
+
+
+def save_model(stage: StageDir, policy: Policy, cfg: TrainingConfig) -> None:
+    """Write `model/`, and round the weights in memory as they are on disk: what is measured after this is what is saved."""
+    saved = saved_dtype(cfg.save_dtype, policy)
+    round_parameters(policy.model, saved)
+    with atomic_folder(stage.model) as folder:
+        save_policy(policy, folder, saved)
 
 
 def resume_training(
