@@ -3,7 +3,7 @@
     ratio_t = pi(o_t) / pi_old(o_t)                 (per token; GSPO: its geometric mean over the sequence)
     k3_t    = pi_ref(o_t) / pi(o_t) - log(pi_ref(o_t) / pi(o_t)) - 1
     A_t     = A + teacher_coef log(pi_teacher(o_t) / pi_old(o_t))         (without a teacher the same for every token)
-    loss_t  = - min(ratio_t A_t, clip(ratio_t, 1 - epsilon, 1 + epsilon_high) A_t) + beta k3_t - entropy_coef H_t
+    loss_t  = - min(ratio_t A_t, clip(ratio_t, 1 - epsilon, 1 + epsilon_high) A_t) + beta ratio_t k3_t - entropy_coef H_t
 
 docs/algorithms.md has every switch with its equation and paper. Names end in their shape: B completions of a
 micro-batch, T tokens; B1 is one value per completion.
@@ -80,7 +80,10 @@ def grpo_loss(
     A teacher's log-ratio to the policy that drew a token is a part of that token's advantage alone. Over the draws this
     comes to the gradient of KL(pi || pi_teacher) at every position, without what a token does to those that follow it
     (Thinking Machines Lab, "On-Policy Distillation", 2025: a discount of 0). `rollout_logp_BT` only measures how far engine
-    and trainer are apart. The bonus for entropy is the mean over all tokens whatever `loss_type` averages, as in TRL.
+    and trainer are apart. k3 alone, without its ratio, has no bound: a token that an update made a thousand times less likely
+    than the reference has it costs a thousand, and its gradient drowns all others. With the ratio it costs no more than
+    pi_ref / pi_old (DeepSeek-V3.2, arXiv 2512.02556, section 3.1, equation 7). The bonus for entropy is the mean over all
+    tokens whatever `loss_type` averages, as in TRL.
     """
     advantage_BT = advantage_B[:, None].expand_as(logp_BT)
     teacher_kl_BT = torch.zeros_like(logp_BT)
@@ -92,6 +95,8 @@ def grpo_loss(
     kl_BT = torch.zeros_like(loss_BT)
     if ref_logp_BT is not None:
         kl_BT = (ref_logp_BT - logp_BT).exp() - (ref_logp_BT - logp_BT) - 1
+        if cfg.use_bias_correction_kl:
+            kl_BT = ratio_BT * kl_BT
         loss_BT = loss_BT + cfg.beta * kl_BT
     loss = average(loss_BT, mask_BT, denominators, cfg)
     if entropy_BT is not None:

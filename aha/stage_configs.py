@@ -196,6 +196,9 @@ class GrpoStage(StageConfig, SamplingConfig, TrainingConfig):
     )
     scale_rewards: Literal["group", "batch", "none"] = Field("group", description="standard deviation that divides advantages")
     beta: float = Field(0.0, ge=0, description="coefficient of the KL term; 0: no reference model")
+    use_bias_correction_kl: bool = Field(
+        True, description="weigh the KL term of every token by its ratio, which makes its gradient that of the reverse KL"
+    )
     epsilon: float = Field(0.2, ge=0, description="the ratio is clipped below 1 - epsilon")
     epsilon_high: float | None = Field(
         None, ge=0, description="and above 1 + epsilon_high; default: epsilon. For cispo the cap itself, such as 5.0"

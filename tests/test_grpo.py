@@ -122,15 +122,40 @@ def test_clipped_tokens_are_counted():
     assert sums.logp_gap == pytest.approx(2 * math.log(2))
 
 
+def kl_term(logp: torch.Tensor, old: torch.Tensor, ref: torch.Tensor, **settings) -> tuple[torch.Tensor, LossSums]:
+    """Loss and sums of one completion without advantage: the KL term alone, with beta 0.1."""
+    mask, none = torch.ones_like(logp).bool(), torch.tensor([0.0])
+    cfg, denominators = config(beta=0.1, **settings), Denominators(1, logp.numel())
+    return grpo_loss(logp, old, ref, None, None, old, none, mask, denominators, cfg)
+
+
 def test_kl_is_the_k3_estimator():
     logp, ref = torch.tensor([[math.log(0.5)]]), torch.tensor([[math.log(0.25)]])
-    cfg = config(beta=0.1)
-    loss, sums = grpo_loss(
-        logp, logp, ref, None, None, logp, torch.tensor([0.0]), torch.ones(1, 1).bool(), Denominators(1, 1), cfg
-    )
     k3 = 0.5 - math.log(0.5) - 1
-    assert sums.kl == pytest.approx(k3)
-    assert loss.item() == pytest.approx(0.1 * k3)
+    for corrected in (True, False):
+        loss, sums = kl_term(logp, logp, ref, use_bias_correction_kl=corrected)
+        assert sums.kl == pytest.approx(k3)
+        assert loss.item() == pytest.approx(0.1 * k3)
+    loss, _ = kl_term(logp, logp - math.log(2), ref)
+    assert loss.item() == pytest.approx(0.1 * 2 * k3)
+
+
+def test_the_corrected_kl_term_has_the_gradient_of_the_reverse_kl():
+    """Summed over the vocabulary, each token weighed by the probability that it is drawn with."""
+    logits = torch.tensor([0.3, -1.2, 2.0, 0.1], requires_grad=True)
+    ref, old = torch.tensor([1.0, 0.2, -0.5, 0.0]).log_softmax(0), torch.tensor([0.1, 0.1, 1.4, -0.3]).log_softmax(0)
+    logp = logits.log_softmax(0)
+    (exact,) = torch.autograd.grad((logp.exp() * (logp - ref)).sum(), logits, retain_graph=True)
+    losses = torch.stack([kl_term(logp[None, i : i + 1], old[None, i : i + 1], ref[None, i : i + 1])[0] for i in range(4)])
+    (ours,) = torch.autograd.grad((old.exp() * losses).sum() / 0.1, logits)
+    torch.testing.assert_close(ours, exact)
+
+
+def test_a_token_that_became_unlikely_does_not_drown_the_others():
+    logp, old = torch.tensor([[-20.0, -1.0]], requires_grad=True), torch.tensor([[-1.0, -1.0]])
+    for corrected, largest in ((True, 0.1), (False, 1e6)):
+        (gradient,) = torch.autograd.grad(kl_term(logp, old, old, use_bias_correction_kl=corrected)[0], logp)
+        assert (gradient.abs().max() > largest) != corrected
 
 
 def test_cispo_caps_the_weight_of_the_gradient_and_keeps_every_token():

@@ -47,7 +47,6 @@ def trl_gradient(policy, rows: list[Row], settings: dict, tmp_path) -> torch.Ten
         num_generations=2,
         per_device_train_batch_size=len(rows),
         num_iterations=2,
-        use_bias_correction_kl=False,  # the k3 estimator of the GRPO paper, without importance weights
         bf16=False,
         gradient_checkpointing=False,
         use_cpu=True,
@@ -112,6 +111,7 @@ SETTINGS = {
     "GSPO's ratio in cispo": {"loss_type": "cispo", "importance_sampling_level": "sequence", "epsilon_high": 1.2},
     "entropy bonus": {"loss_type": "dapo", "entropy_coef": 0.05, **CLIP},
     "entropy bonus in grpo": {"loss_type": "grpo", "entropy_coef": 0.05, **CLIP},
+    "k3 without its ratio": {"loss_type": "dapo", "use_bias_correction_kl": False, **CLIP},
     "temperature": {"loss_type": "dapo", "temperature": 0.7, "entropy_coef": 0.05, **CLIP},
 }
 
