@@ -141,7 +141,9 @@ def export(
 def evaluate(
     model: Model = DEFAULT_MODEL,
     against: Annotated[str | None, typer.Option(help="a second model, to compare with on the same problems")] = None,
-    data: Annotated[str, typer.Option(help="a generator (countdown), or the path of a file or folder")] = "countdown",
+    data: Annotated[
+        str, typer.Option(help="a generator (countdown), a preset (gsm8k), a hub id, a file or folder")
+    ] = "countdown",
     preset: Annotated[str | None, typer.Option(help=f"columns of a public data set: {', '.join(PRESETS)}")] = None,
     split: Annotated[str, typer.Option(help="split, also with rows: train[-1024:]")] = "test",
     limit: Annotated[int | None, typer.Option(help="the first so many problems; default: all, 512 of a generator")] = None,
@@ -204,7 +206,9 @@ def sample(
     out: Annotated[Path, typer.Option(help="write the traces to this file, JSON lines")],
     model: Model = DEFAULT_MODEL,
     server: Annotated[str | None, typer.Option(help="ask MODEL behind this OpenAI-compatible server, http://.../v1")] = None,
-    data: Annotated[str, typer.Option(help="a generator (countdown), or the path of a file or folder")] = "countdown",
+    data: Annotated[
+        str, typer.Option(help="a generator (countdown), a preset (gsm8k), a hub id, a file or folder")
+    ] = "countdown",
     preset: Annotated[str | None, typer.Option(help=f"columns of a public data set: {', '.join(PRESETS)}")] = None,
     split: Annotated[str, typer.Option(help="split, also with rows: train[-1024:]")] = "train",
     limit: Annotated[int | None, typer.Option(help="the first so many problems; default: all, 512 of a generator")] = None,

@@ -15,7 +15,6 @@ import statistics
 import sys
 import textwrap
 from dataclasses import replace
-from difflib import SequenceMatcher
 from fnmatch import fnmatch
 from html import escape
 from pathlib import Path
@@ -25,7 +24,6 @@ import pyarrow.parquet
 import yaml
 from world import MARKS
 
-from aha.chat import parse
 from aha.config import PromptConfig
 from aha.log import interval, printable
 from aha.metrics import Measure, bootstrap, measure
@@ -108,8 +106,8 @@ def record(folder: Path) -> dict[str, Any]:
 
 
 def settings_hash() -> str:
-    """Of all that the recipe says, comments aside."""
-    return hashlib.sha256(json.dumps(yaml.safe_load(RECIPE.read_text())).encode()).hexdigest()
+    """Of every value of the recipe, those that it leaves to the defaults too."""
+    return hashlib.sha256(json.dumps(load_recipe(RECIPE).model_dump(mode="json")).encode()).hexdigest()
 
 
 def told_stage(stage: Stage, run: Run, values: dict[str, Values], folder: RunDir) -> dict[str, Any]:
@@ -202,15 +200,13 @@ def sampled(stage: StageDir) -> dict[str, Any]:
         for row in pyarrow.parquet.read_table(file).to_pylist():
             drawn.setdefault(row["question"], []).append(row)
 
-    for trace in [trace for trace in traces if trace["steps"]]:
-        end = parse(trace["completion"]).body  # no refinement touches what follows the thoughts
-        drafts = [row["completion"] for row in drawn[trace["prompt"]] if parse(row["completion"]).body == end]
-        if drafts:
-            draft = max(drafts, key=lambda text: SequenceMatcher(None, text, trace["completion"]).ratio())
-            steps = ", ".join(f"`{name}`" for name in trace["steps"])
-            rule = f"The first trace that a refinement changed ({steps}), as it was drawn and as it was kept."
-            texts = {"Drawn": cut(draft), "Kept": cut(trace["completion"])}
-            return {"rule": rule, "question": trace["prompt"], "texts": texts}
+    refined = next((trace for trace in traces if trace["steps"]), None)
+    if refined:
+        draft = next(row for row in drawn[refined["prompt"]] if f"{row['problem']}#{row['sample']}" == refined["id"])
+        steps = ", ".join(f"`{name}`" for name in refined["steps"])
+        rule = f"The first trace that a refinement changed ({steps}), as it was drawn and as it was kept."
+        texts = {"Drawn": cut(draft["completion"]), "Kept": cut(refined["completion"])}
+        return {"rule": rule, "question": refined["prompt"], "texts": texts}
     for trace in traces:
         rows = [row for row in drawn[trace["prompt"]] if not row["solved"]]
         if rows:

@@ -112,10 +112,19 @@ def folder(tmp_path, monkeypatch) -> Path:
     better = {f"math/{i}": RIGHT.replace("<think>", "") if i == 1 else RIGHT for i in range(6)}
     rows = [{"step": step, "reward": float(step), "grad_norm": 1.0} for step in range(100)]
     add_stage(run, "zero", "grpo", {"math/pass@1": measure(1.0), "format/rate": measure(5 / 6)}, rows, better, model="m")
-    trace = {"prompt": "What is math/1?", "completion": "<think>2</think> <answer>2</answer>", "steps": ["cap_length"]}
+    trace = {
+        "id": "math/1#1",
+        "prompt": "What is math/1?",
+        "completion": "<think>2</think> <answer>2</answer>",
+        "steps": ["cap_length"],
+    }
     add_stage(run, "cold", "sample", {"sample/candidates": 3, "sample/kept": 1}, traces=[trace], model="${zero.model}")
-    drawn = [("<think>3</think> <answer>3</answer>", False), ("<think>2, I think</think> <answer>2</answer>", True)]
-    table = [{"question": "What is math/1?", "completion": text, "solved": solved} for text, solved in drawn]
+    # The second is what the trace was made of, though the first looks more like it.
+    drawn = [("<think>2.</think> <answer>2</answer>", True), ("<think>2, I think</think> <answer>2</answer>", True)]
+    table = [
+        {"problem": "math/1", "sample": i, "question": "What is math/1?", "completion": text, "solved": solved}
+        for i, (text, solved) in enumerate(drawn)
+    ]
     (run / "cold" / "rollouts").mkdir()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(table), run / "cold" / "rollouts" / "step-000001.parquet")
     recipe = tmp_path / "toy.yaml"
