@@ -82,7 +82,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
     check_lengths(policy, prompts, cfg.max_completion_length)
     if teacher:
         check_lengths(teacher, prompts, cfg.max_completion_length, "the teacher")
-    check_scoring(policy)
+    check_scoring(policy, dtype)
     total = num_steps(cfg, len(prompts))
     optimizers = build_optimizers(policy.model, cfg)
     step = resume_training(stage, policy, optimizers, total, moving).step
@@ -102,6 +102,7 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         drawn = list(
             draw_groups(engine, policy, prompts, cfg, generation, active, lambda name, x: told[name].append(x), stage.verdicts)
         )
+        rolled = time.perf_counter()
         groups = groups_to_learn_from(drawn, cfg.prompts_per_generation)
 
         # Advantages, relative to the group; what old policy, reference and teacher think of the tokens.
@@ -118,7 +119,6 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
         if teacher:
             taught = logps_of(rows, teacher, cfg, dtype)
             rows = [replace(row, teacher_logps=logps) for row, logps in zip(rows, taught, strict=True)]
-        sampled = time.perf_counter()
 
         # Policy updates: one per mini-batch, its gradient gathered over micro-batches.
         sums = LossSums()
@@ -144,8 +144,8 @@ def run(cfg: GrpoStage, stage: StageDir, log: StageLog) -> dict[str, Measure]:
             **loss_metrics(sums, cfg, step - first),
             "grad_norm": grad_norm,
             "learning_rate": rate,
-            "speed/rollout_tokens_per_second": seen["num_tokens"] / (sampled - started),
-            "speed/train_tokens_per_second": sums.tokens / (finished - sampled),
+            "speed/rollout_tokens_per_second": seen["num_tokens"] / (rolled - started),
+            "speed/train_tokens_per_second": sums.tokens / (finished - rolled),
             "memory/peak_mb": peak_memory_mb(device),
             "step_time": (finished - started) / (step - first),
         }
@@ -226,7 +226,7 @@ def load_teacher(cfg: GrpoStage, student: Policy, dtype: torch.dtype) -> Policy:
             f"teacher_model {cfg.teacher_model} and model {cfg.model} need the same tokenizer: theirs differ in {token!r}, "
             f"token {i} of one of them"
         )
-    check_scoring(teacher)
+    check_scoring(teacher, dtype)
     return teacher
 
 

@@ -54,10 +54,17 @@ def mean(values: Sequence[float]) -> Measure:
     return Measure(value, value - half, value + half, n)
 
 
-def bootstrap(values: Sequence[float], seed: int = 0) -> Measure:
-    """A mean over problems with the percentile bootstrap interval."""
+def bootstrap(values: Sequence[float], seed: int = 0, bounds: tuple[float, float] | None = None) -> Measure:
+    """A mean over problems with the percentile bootstrap interval; `bounds` are the least and the largest possible value.
+
+    Of equal values every resample is the same, which says nothing of what others would be. Then, with `bounds`, as large a
+    share of others as Wilson's interval allows is taken to lie at either bound.
+    """
     rng = random.Random(seed)
     n = len(values)
+    if bounds and min(values) == max(values):
+        value, unseen = values[0], wilson(0, n).high
+        return Measure(value, value - unseen * (value - bounds[0]), value + unseen * (bounds[1] - value), n)
     means = sorted(sum(rng.choices(values, k=n)) / n for _ in range(BOOTSTRAP_SAMPLES))
     cut = round(BOOTSTRAP_SAMPLES * 0.025)
     return Measure(sum(values) / n, means[cut], means[-cut - 1], n)
@@ -67,7 +74,7 @@ def share(groups: Sequence[Group], holds: Callable[[Completion], bool]) -> Measu
     """Share of completions that `holds` is true of: Wilson with one completion a problem, else over problems."""
     shares = [sum(map(holds, group.completions)) / len(group.completions) for group in groups]
     one_each = all(len(group.completions) == 1 for group in groups)
-    return wilson(sum(shares), len(shares)) if one_each else bootstrap(shares)
+    return wilson(sum(shares), len(shares)) if one_each else bootstrap(shares, bounds=(0, 1))
 
 
 def pass_at_1(groups: Sequence[Group]) -> Measure:
@@ -89,7 +96,7 @@ def mean_pass_at_k(groups: Sequence[Group], k: int) -> Measure:
     """pass@k over problems: bootstrap, but Wilson where `k` is all samples of each, so that a problem is a yes or a no."""
     passed = [pass_at_k(len(g.completions), sum(c.solved for c in g.completions), k) for g in groups]
     all_used = all(len(group.completions) == k for group in groups)
-    return wilson(sum(passed), len(passed)) if all_used else bootstrap(passed)
+    return wilson(sum(passed), len(passed)) if all_used else bootstrap(passed, bounds=(0, 1))
 
 
 def maj_at_k(groups: Sequence[Group], k: int, prompt: PromptConfig) -> Measure:
@@ -143,7 +150,8 @@ def paired_difference(before: Sequence[Group], after: Sequence[Group]) -> Measur
             f"the two evaluations are not of the same problems in the same order: one has {len(before)}, the other "
             f"{len(after)}, and {shared} are in both"
         )
-    return bootstrap([_solved_share(new) - _solved_share(old) for old, new in zip(before, after, strict=True)])
+    differences = [_solved_share(new) - _solved_share(old) for old, new in zip(before, after, strict=True)]
+    return bootstrap(differences, bounds=(-1, 1))
 
 
 def _solved_share(group: Group) -> float:

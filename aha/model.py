@@ -25,6 +25,7 @@ CHUNK_ELEMENTS = 2**24  # logits that exist at once while scoring: 64 MB in floa
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")  # of Qwen, Llama, Gemma
 SCORING_CLASS = "ForSequenceClassification"  # end of the names of classes with a scalar head
 SCORING_TOLERANCE = 0.05  # nats; float32 is far below, scaled logits are nats off
+BFLOAT16_TOLERANCE = 0.5  # nats: logits of 32 are 0.25 apart
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 # Loading reports every missing key and slow path on stderr; what matters is raised as an error anyway.
@@ -158,7 +159,9 @@ def save_policy(policy: Policy, folder: Path, dtype: torch.dtype) -> None:
     model = policy.model
     parameters = dict(model.named_parameters())  # a tied head is not among them: it is saved once, as the embedding
     tied = dict(model.named_parameters(remove_duplicate=False)).keys() - parameters.keys()
-    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if name not in tied}
+    # What is no parameter keeps its dtype, as in memory: DeepSeek-V3's bias of the experts is float32.
+    state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    tensors = {name: tensor.to(dtype) if name in parameters else tensor for name, tensor in state.items()}
     config = copy.deepcopy(model.config)
     config.dtype = dtype
     config.architectures = [type(model).__name__]  # not that of the base, which a reward model was made from
@@ -175,7 +178,7 @@ def saved_dtype(name: str, policy: Policy) -> torch.dtype:
 
 
 def round_parameters(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Round the parameters to what `dtype` can hold, as saving in it does. Buffers are not saved and stay exact."""
+    """Round the parameters to what `dtype` can hold, as saving in it does. Buffers are saved as they are."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.to(dtype))
@@ -228,6 +231,11 @@ def microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     return batches
 
 
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Matrix products in bfloat16 where `dtype` is that; the weights stay as they are."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+
 def token_logps(model: PreTrainedModel, batch: Batch, temperature: float, dtype: torch.dtype) -> Tensor:
     """Log-probability of every scored token under softmax(logits / temperature): (B, T) in nats, zero elsewhere.
 
@@ -237,20 +245,29 @@ def token_logps(model: PreTrainedModel, batch: Batch, temperature: float, dtype:
     return _score_tokens(model, batch, temperature, dtype, _logps)[0]
 
 
-def check_scoring(policy: Policy) -> None:
-    """Raise UserError where the model does more to its logits than the head and a cap: `token_logps` would be wrong."""
+def check_scoring(policy: Policy, dtype: torch.dtype) -> None:
+    """Raise UserError where the model does more to its logits than the head and a cap: `token_logps` would be wrong.
+
+    `dtype` is that of training: flash attention takes no float32.
+    """
     ids = list(range(min(8, policy.model.config.get_text_config().vocab_size)))
     was_training = policy.model.training
     policy.model.eval()
     with torch.no_grad():
         batch = collate([(ids[:1], ids[1:])], 0, policy.device)
-        ours = token_logps(policy.model, batch, 1.0, torch.float32)[0, 1:]
-        logits = policy.model(batch.input_ids_BT).logits[0, :-1].float().log_softmax(dim=-1)
+        ours = token_logps(policy.model, batch, 1.0, dtype)[0, 1:]
+        with autocast(policy.device, dtype):
+            logits = policy.model(batch.input_ids_BT).logits[0, :-1].float().log_softmax(dim=-1)
         theirs = logits.gather(-1, batch.input_ids_BT[0, 1:, None])[:, 0]
     policy.model.train(was_training)
-    if (ours - theirs).abs().max() > SCORING_TOLERANCE:
+    if (ours - theirs).abs().max() > scoring_tolerance(dtype):
         kind = policy.model.config.model_type
         raise UserError(f"models of class {kind} scale their logits in a way that training here does not know")
+
+
+def scoring_tolerance(dtype: torch.dtype) -> float:
+    """How far two ways to the same log-probability may be apart, in nats."""
+    return BFLOAT16_TOLERANCE if dtype == torch.bfloat16 else SCORING_TOLERANCE
 
 
 def token_logps_and_entropies(
@@ -275,7 +292,7 @@ def _score_tokens(
         logits_NV = logits_NV.float()
         return score(logits_NV if temperature == 1 else logits_NV / temperature, targets_N)
 
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+    with autocast(device, dtype):
         # Without attention mask and cache, transformers finds the borders of packed texts in the position ids.
         hidden_BTD = model.base_model(batch.input_ids_BT, position_ids=batch.position_ids_BT, use_cache=False).last_hidden_state
         hidden_ND = hidden_BTD[:, :-1][mask_BT[:, 1:]]

@@ -22,7 +22,7 @@ from aha.data.mixture import load_preference_mixture
 from aha.data.preferences import Preference
 from aha.log import StageLog
 from aha.metrics import Measure, bootstrap, mean, wilson
-from aha.model import Policy, compute_dtype, default_device, microbatches
+from aha.model import Policy, autocast, compute_dtype, default_device, microbatches
 from aha.rundir import StageDir
 from aha.scorer import encode, load_reward_model, longest, rewards_of, score
 from aha.stage_configs import RewardModelStage
@@ -70,7 +70,7 @@ def run(cfg: RewardModelStage, stage: StageDir, log: StageLog) -> dict[str, Meas
         for chosen in microbatches(sizes, cfg.max_tokens_per_microbatch):
             micro = [reply for i in chosen for reply in batch[i]]
             labels_N = torch.tensor([is_good for _, is_good in micro], device=device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            with autocast(device, dtype):
                 rewards_N = rewards_of(policy.model, [ids for ids, _ in micro])
             loss = loss_of(rewards_N, labels_N, cfg) / len(batch)
             loss.backward()
@@ -94,7 +94,7 @@ def run(cfg: RewardModelStage, stage: StageDir, log: StageLog) -> dict[str, Meas
         if is_due(step, step + 1, cfg.logging_steps) or step + 1 == total:
             log.step(step + 1, metrics)
         if is_due(step, step + 1, cfg.eval.eval_steps) and held_out and step + 1 < total:
-            log.evaluation(step + 1, evaluate(policy, held_out, cfg))
+            log.evaluation(step + 1, evaluate(policy, held_out, cfg, dtype))
         if STOP.is_asked or (is_due(step, step + 1, cfg.save_steps) and step + 1 < total):
             save_checkpoint(stage, TrainerState(step + 1), policy, optimizers, cfg.save_total_limit)
             STOP.now_if_asked()
@@ -103,7 +103,7 @@ def run(cfg: RewardModelStage, stage: StageDir, log: StageLog) -> dict[str, Meas
     save_model(stage, policy, cfg)
     if not held_out:
         return {}
-    measures = evaluate(policy, held_out, cfg)
+    measures = evaluate(policy, held_out, cfg, dtype)
     log.evaluation(total, measures)
     return measures
 
@@ -158,7 +158,9 @@ def reward_metrics(rewards: Sequence[float], labels: Sequence[bool], cfg: Reward
     return {"accuracy": statistics.fmean(m > 0 for m in margins), "margin": statistics.fmean(margins), **metrics}
 
 
-def evaluate(policy: Policy, preferences: Sequence[Preference], cfg: RewardModelStage) -> dict[str, Measure]:
+def evaluate(
+    policy: Policy, preferences: Sequence[Preference], cfg: RewardModelStage, dtype: torch.dtype
+) -> dict[str, Measure]:
     """How well the rewards agree with people.
 
     `pairs/accuracy`, the share of pairs whose chosen reply has the higher reward (Wilson's interval), also by the kind of
@@ -166,7 +168,8 @@ def evaluate(policy: Policy, preferences: Sequence[Preference], cfg: RewardModel
     the share of replies that are good and above 0 or bad and not (bootstrap over pairs, or Wilson for single replies).
     """
     replies = [reply for preference in preferences for reply in preference.replies]
-    rewards = iter(score(policy.model, encode([(reply.prompt, reply.text) for reply in replies], policy.tokenizer)))
+    with autocast(policy.device, dtype):
+        rewards = iter(score(policy.model, encode([(reply.prompt, reply.text) for reply in replies], policy.tokenizer)))
     scored = [(preference, [next(rewards) for _ in preference.replies]) for preference in preferences]
     margins = [(preference.kind, pair[0] - pair[1]) for preference, pair in scored if preference.is_pair]
     measures = {}

@@ -183,14 +183,18 @@ def ask_model(cfg: SampleStage) -> Asked:
         sampling = sampling_of(cfg, f"{cfg.seed}/{cfg.name}")
         samples = engine.generate([prompt.ids for prompt in part], cfg.num_generations, sampling, ids)
         texts = texts_of(policy, samples)
-        return [
-            [readable(sample, text, cfg, policy.prompt) for sample, text in zip(*pair, strict=True)]
-            for pair in zip(samples, texts, strict=True)
-        ]
+        return [[answer(*drawn) for drawn in zip(*pair, strict=True)] for pair in zip(samples, texts, strict=True)]
+
+    def answer(drawn: Sample, text: str) -> Answer:
+        sample, shown = readable(drawn, text, cfg, policy.prompt)
+        return (sample if shown == text else replace(sample, token_ids=ids_of(shown, sample.finish_reason), logps=[])), shown
+
+    def ids_of(text: str, finish_reason: str) -> list[int]:
+        ids: list[int] = policy.tokenizer(text.removeprefix(policy.prompt.prefill), add_special_tokens=False).input_ids
+        return ids + sorted(policy.stop_ids)[:1] * (finish_reason == "stop")
 
     def num_tokens(trace: Trace, text: str) -> int:
-        ids = policy.tokenizer(text.removeprefix(policy.prompt.prefill), add_special_tokens=False).input_ids
-        return len(ids) + (trace.finish_reason == "stop")
+        return len(ids_of(text, trace.finish_reason))
 
     return Asked(policy.prompt, prompts, num_dropped, draw, num_tokens)
 
@@ -308,23 +312,32 @@ class Grader:
     verdicts: Path
 
     def grade_again(self, before: Sequence[Trace], after: Sequence[Trace]) -> list[Trace]:
-        """The traces `after`, with length and scores of their texts where these are not those of `before`."""
-        changed = [
-            replace(new, num_tokens=self.asked.num_tokens(old, new.text))
+        """The traces `after`, with length and scores of their texts where these are not those of `before`.
+
+        Where one is changed, all of its problem are graded again: some rewards compare the answers of a group.
+        """
+        measured = [
+            new if new.text == old.text else replace(new, num_tokens=self.asked.num_tokens(old, new.text))
             for old, new in zip(before, after, strict=True)
-            if new.text != old.text
         ]
-        prompts, answers = self._as_answers(changed)
+        changed = {new.problem.id for old, new in zip(before, after, strict=True) if new.text != old.text}
+        places: dict[str, list[int]] = defaultdict(list)
+        for i, trace in enumerate(measured):
+            if trace.problem.id in changed:
+                places[trace.problem.id].append(i)
+        prompts = [self.prompts[problem] for problem in places]
+        answers = [[_as_answer(measured[i]) for i in mine] for mine in places.values()]
         groups = graded(prompts, answers, self.asked.settings, self.rules, self.verdicts)
-        verdicts = ((trace, group.completions[0]) for trace, group in zip(changed, groups, strict=True))
-        graded_again = (replace(trace, solved=c.solved, reward=c.reward, scores=c.scores) for trace, c in verdicts)
-        return [next(graded_again) if new.text != old.text else new for old, new in zip(before, after, strict=True)]
+        for mine, group in zip(places.values(), groups, strict=True):
+            for i, c in zip(mine, group.completions, strict=True):
+                measured[i] = replace(measured[i], solved=c.solved, reward=c.reward, scores=c.scores)
+        return measured
 
     def judge(self, traces: Sequence[Trace], log_metric: LogMetric = ignore_metric) -> list[Trace]:
         """The traces with the marks of the judges, which their rewards then hold too."""
         if not self.judges:
             return list(traces)
-        prompts, answers = self._as_answers(traces)
+        prompts, answers = [self.prompts[trace.problem.id] for trace in traces], [[_as_answer(trace)] for trace in traces]
         groups = graded(prompts, answers, self.asked.settings, self.judges, self.verdicts, log_metric)
         marked = []
         for trace, group in zip(traces, groups, strict=True):
@@ -333,9 +346,9 @@ class Grader:
             marked.append(replace(trace, scores=scores, reward=reward))
         return marked
 
-    def _as_answers(self, traces: Sequence[Trace]) -> tuple[list[Prompt], list[list[Answer]]]:
-        answers = [[(Sample([-1] * trace.num_tokens, [], trace.finish_reason), trace.text)] for trace in traces]
-        return [self.prompts[trace.problem.id] for trace in traces], answers
+
+def _as_answer(trace: Trace) -> Answer:
+    return Sample([-1] * trace.num_tokens, [], trace.finish_reason), trace.text
 
 
 def select(

@@ -84,7 +84,8 @@ def _load(name: str, device: torch.device, dtype: torch.dtype, **options: Any) -
 
 
 def conversation_text(prompt: Text, reply: str, tokenizer: Any) -> str:
-    """A conversation as a reward model reads it; the reply stands in it letter for letter, without white space around it.
+    """A conversation as a reward model reads it; the reply stands in it letter for letter, without white space around
+    it and without special tokens.
 
     With the chat template of the tokenizer, into which the reply is put afterwards: templates of reasoning models drop the
     thoughts of a reply. Where there is none, the turns are told as in HH-RLHF ("\\n\\nHuman: ...\\n\\nAssistant: ...") and
@@ -101,7 +102,17 @@ def conversation_text(prompt: Text, reply: str, tokenizer: Any) -> str:
         turns = (f"\n\n{SPEAKERS.get(message['role'], message['role'])}: {message['content']}" for message in messages)
         text = "".join(turns) + (tokenizer.eos_token or "")
     before, _, after = text.rpartition(STAND_IN)
-    return before + reply.strip() + after
+    return before + without_marks(reply, tokenizer).strip() + after
+
+
+def without_marks(reply: str, tokenizer: Any) -> str:
+    """A reply without texts that the tokenizer would read as special tokens: a policy could end its turn with them, invent
+    another one and be scored on that."""
+    marks = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    while found := [mark for mark in marks if mark in reply]:  # what is left may make up another one
+        for mark in found:
+            reply = reply.replace(mark, "")
+    return reply
 
 
 def encode(replies: Sequence[tuple[Text, str]], tokenizer: Any) -> list[list[int]]:

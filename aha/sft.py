@@ -62,9 +62,9 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
     policy = from_scratch(cfg, texts) if cfg.init == "scratch" else load_policy(cfg, device)
     if cfg.gradient_checkpointing:
         policy.model.activation_checkpointing_enable()
-    check_scoring(policy)
+    check_scoring(policy, dtype)
     if cfg.packing:
-        check_packing(policy)
+        check_packing(policy, dtype)
     examples = encode(texts, policy, cfg.max_length, cfg.completion_only_loss)
     if not examples:
         raise UserError(f"{cfg.name}: no row has anything to learn within max_length {cfg.max_length}")
@@ -82,7 +82,10 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
     metrics: dict[str, float] = {}
 
     policy.model.train()
-    log.start(total, state.step, rows=len(examples), rows_dropped=len(texts) - len(examples))
+    num_cut = sum(example.is_cut for example in examples)
+    log.start(total, state.step, rows=len(examples), rows_dropped=len(texts) - len(examples), rows_cut=num_cut)
+    if num_cut:
+        log.note(f"rows longer than max_length {cfg.max_length} are cut: their answers and ends of turn are not learned")
     if policy.prompt.template in ("r1", "plain") and all("messages" in text for text in texts):
         log.note(
             f"learns the chat template, but prompt.template is {policy.prompt.template}: to be asked in it, set it to chat"

@@ -89,6 +89,16 @@ class SamplingConfig(DecodingConfig):
 
     eval: EvalConfig = Field(EvalConfig(), description="what the stage is measured on")
 
+    @model_validator(mode="after")
+    def _asks_for_different_answers(self) -> "SamplingConfig":
+        temperature = self.temperature if self.eval.temperature is None else self.eval.temperature
+        if temperature == 0 and self.eval.num_generations > 1:
+            raise ValueError(
+                f"eval.num_generations is {self.eval.num_generations} at temperature 0: greedy answers to a problem "
+                "are all the same, so 1 will do"
+            )
+        return self
+
 
 class TrainingConfig(Config):
     """Optimiser, schedule and checkpoints: the same for every stage that trains."""

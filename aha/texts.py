@@ -11,7 +11,7 @@ import torch
 
 from aha.chat import Piece, encode_all, encode_prompts, render, render_conversation, turn_end
 from aha.config import PromptConfig
-from aha.model import SCORING_TOLERANCE, Batch, Policy, microbatches, token_logps
+from aha.model import Batch, Policy, microbatches, scoring_tolerance, token_logps
 from aha.types import UserError
 
 
@@ -24,6 +24,7 @@ class Example:
 
     ids: list[int]
     learned: list[tuple[int, int]]  # spans of `ids` in the loss, in order; the first token is never in it
+    is_cut: bool = False  # its end did not fit
 
     @property
     def num_learned(self) -> int:
@@ -58,7 +59,7 @@ def encode(texts: Sequence[Mapping[str, Any]], policy: Policy, max_length: int, 
                 spans.append((max(start, 1), min(len(ids), max_length)))
         learned = [(start, stop) for start, stop in spans if start < stop]
         if learned:
-            examples.append(Example(ids[: learned[-1][1]], learned))
+            examples.append(Example(ids[: learned[-1][1]], learned, is_cut=len(ids) > max_length))
     return examples
 
 
@@ -127,17 +128,18 @@ def collate(rows: Sequence[Sequence[Example]], pad_id: int, device: torch.device
     return Batch(input_ids.to(device), mask.to(device), position_ids.to(device) if is_packed else None)
 
 
-def check_packing(policy: Policy) -> None:
-    """Raise UserError where the model lets packed texts see one another, as layers without attention do."""
+def check_packing(policy: Policy, dtype: torch.dtype) -> None:
+    """Raise UserError where the model lets packed texts see one another, as layers without attention do. `dtype` is that of
+    training."""
     size = min(8, policy.model.config.get_text_config().vocab_size)
     pair = [Example(ids, [(1, size)]) for ids in (list(range(size)), list(range(size))[::-1])]
     was_training = policy.model.training
     policy.model.eval()
     with torch.no_grad():
-        packed = token_logps(policy.model, collate([pair], 0, policy.device), 1.0, torch.float32)[0, size:]
-        alone = token_logps(policy.model, collate([pair[1:]], 0, policy.device), 1.0, torch.float32)[0]
+        packed = token_logps(policy.model, collate([pair], 0, policy.device), 1.0, dtype)[0, size:]
+        alone = token_logps(policy.model, collate([pair[1:]], 0, policy.device), 1.0, dtype)[0]
     policy.model.train(was_training)
-    if (packed - alone).abs().max() > SCORING_TOLERANCE:
+    if (packed - alone).abs().max() > scoring_tolerance(dtype):
         kind, attention = policy.model.config.model_type, policy.model.config._attn_implementation
         raise UserError(
             f"packing: with attention {attention}, texts in one row of a {kind} model see one another; leave it out"

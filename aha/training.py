@@ -31,6 +31,7 @@ REFERENCE_FILE = "reference.safetensors"
 def make_deterministic() -> None:
     """Same inputs, same bits, on the same device and number of threads."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
     torch.use_deterministic_algorithms(True)
     # Nothing here reads fresh memory before it writes there, and filling it takes time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -84,7 +84,7 @@ def by_difference(folders: list[Path], before: str, after: str) -> list[str]:
             solved.append({(row["kind"], row["problem"]): row["solved"] for row in rows})  # one answer to each
         for task in dict.fromkeys(kind for kind, _ in solved[0]):
             keys = [key for key in solved[0] if key[0] == task and key in solved[1]]
-            difference = bootstrap([float(solved[1][key]) - float(solved[0][key]) for key in keys])
+            difference = bootstrap([float(solved[1][key]) - float(solved[0][key]) for key in keys], bounds=(-1, 1))
             told_difference = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
             lines.append(f"| {folder.name} | {task} | {told_difference} | {len(keys)} |")
     return lines

@@ -160,6 +160,13 @@ def test_greedy_groups_are_refused():
         grpo(temperature=0)
 
 
+def test_several_greedy_answers_to_a_problem_are_refused():
+    data = [{"source": "countdown"}]
+    assert grpo(eval={"data": data, "temperature": 0}).eval.num_generations == 1
+    with pytest.raises(UserError, match=r"eval.num_generations is 4 at temperature 0: greedy answers .* are all the same"):
+        grpo(eval={"data": data, "temperature": 0, "num_generations": 4})
+
+
 # Mistakes: one line each, with the file and the key.
 
 

@@ -137,6 +137,23 @@ def test_a_prompt_is_prefilled_once_per_group(policy, max_num_seqs, monkeypatch)
     assert decoders[0].prefilled_prompts == len(PROMPTS)
 
 
+@pytest.mark.parametrize("max_num_seqs", [5, 64])
+def test_prompts_that_exceed_the_budget_of_a_prefill_are_run_in_parts(policy, max_num_seqs, monkeypatch):
+    whole = engine_of(policy, max_num_seqs).generate(PROMPTS, 3, Sampling("s", 6))
+    shapes = []
+    forward = policy.model.base_model.forward
+
+    def noted(input_ids, **kwargs):
+        shapes.append(input_ids.shape)
+        return forward(input_ids, **kwargs)
+
+    monkeypatch.setattr(policy.model.base_model, "forward", noted)
+    monkeypatch.setattr(native, "PREFILL_TOKENS", max(map(len, PROMPTS)))
+    parts = engine_of(policy, max_num_seqs).generate(PROMPTS, 3, Sampling("s", 6))
+    assert [[s.token_ids for s in group] for group in parts] == [[s.token_ids for s in group] for group in whole]
+    assert max(rows * width for rows, width in shapes if width > 1) < max(map(len, PROMPTS))
+
+
 @torch.no_grad()
 def test_every_stop_id_ends_a_sample_and_is_kept_in_it(policy):
     first, second = (greedy_by_forward(policy.model, PROMPTS[i], 1)[0] for i in (0, 2))

@@ -76,7 +76,19 @@ def test_bootstrap_is_seeded_and_within_the_data():
     assert bootstrap(values, seed=1) != bootstrap([1, 1, 0, 0], seed=1)
     found = bootstrap(values)
     assert 0 <= found.low < found.value < found.high <= 1
+
     assert bootstrap([0.5] * 9) == Measure(0.5, 0.5, 0.5, 9)
+
+
+def test_equal_values_have_an_interval_too():
+    unseen = wilson(0, 30).high
+    assert bootstrap([0.0] * 30, bounds=(0, 1)) == wilson(0, 30)
+    assert bootstrap([1.0] * 30, bounds=(0, 1)) == Measure(1.0, pytest.approx(1 - unseen), 1.0, 30)
+    assert bootstrap([0.0] * 30, bounds=(-1, 1)) == Measure(0.0, -unseen, unseen, 30)
+    nobody = [group([False] * 16, number=i) for i in range(30)]
+    assert pass_at_1(nobody) == mean_pass_at_k(nobody, 4) == wilson(0, 30)
+    gained = paired_difference([group([False])], [group([True])])
+    assert gained.low < 0 < gained.value == gained.high
 
 
 GOOD, BARE = "<think>a</think> <answer>2</answer>", "2"
@@ -200,7 +212,7 @@ def test_paired_difference_is_the_mean_over_problems():
     after = [group([True, True], number=0), group([True, False], number=1), group([True, False], number=2)]
     assert paired_difference(before, after) == bootstrap([0.5, 0.5, -0.5])
     assert paired_difference(after, before) == bootstrap([-0.5, -0.5, 0.5])
-    assert paired_difference(before, before) == Measure(0, 0, 0, 3)
+    assert paired_difference(before, before) == bootstrap([0, 0, 0], bounds=(-1, 1))
 
 
 def test_a_paired_difference_is_known_better_than_two_unpaired_values():
@@ -296,5 +308,5 @@ def test_languages_are_told_of_all_problems_and_of_every_task():
     groups = [group([True, True], texts=texts[:2]), group([True, True], "words", texts=[texts[2], texts[0]])]
     found = measure(groups, PromptConfig())
     assert found["language/single"].value == 0.5
-    assert found["sums/single_language"] == found["words/single_language"] == bootstrap([0.5])
+    assert found["sums/single_language"] == found["words/single_language"] == bootstrap([0.5], bounds=(0, 1))
     assert found["language/words"] == mean([(6 + 9) / 2, (3 + 6) / 2])

@@ -5,6 +5,9 @@ import pytest
 import torch
 from conftest import FAMILIES
 from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from aha import model as model_module
 from aha.config import DataConfig
@@ -23,6 +26,7 @@ from aha.model import (
 )
 from aha.rollout import load_prompts
 from aha.stage_configs import EvalStage
+from aha.texts import check_packing
 from aha.types import UserError
 
 ROWS = [([5, 6], [7]), ([5], [8, 9]), ([4, 4, 4], [5, 6, 7, 8])]
@@ -169,12 +173,35 @@ def test_a_copy_in_bfloat16_and_rounding_leave_the_rotary_frequencies_exact(poli
     assert torch.equal(weight, weight.bfloat16().float())
 
 
+def test_what_is_no_parameter_is_saved_as_it_is(make_family, tmp_path):
+    policy = make_family("deepseek_v3")
+    name, bias = next((name, b) for name, b in policy.model.named_buffers() if "e_score_correction_bias" in name)
+    bias.copy_(torch.linspace(0.001, 1, bias.numel()))
+    save_policy(policy, tmp_path, torch.bfloat16)
+    assert torch.equal(load_file(tmp_path / "model.safetensors")[name], bias)
+
+
+def test_training_checks_run_in_the_dtype_of_training(policy):
+    """Flash attention takes no float32."""
+    seen = []
+
+    def attention(module, query, *args, **kwargs):
+        seen.append(torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype)
+        return sdpa_attention_forward(module, query, *args, **kwargs)
+
+    AttentionInterface.register("aha_test", attention)
+    policy.model.set_attn_implementation("aha_test")
+    check_scoring(policy, torch.bfloat16)
+    check_packing(policy, torch.bfloat16)
+    assert set(seen) == {torch.bfloat16}
+
+
 def test_a_class_that_scales_its_logits_is_refused_for_training(make_family):
-    check_scoring(make_family("gemma2"))
+    check_scoring(make_family("gemma2"), torch.float32)
     cohere = make_family("llama")
     cohere.model.forward = scaled(cohere.model.forward, 0.1)
     with pytest.raises(UserError, match="models of class llama scale their logits"):
-        check_scoring(cohere)
+        check_scoring(cohere, torch.float32)
 
 
 def scaled(forward, scale: float):

@@ -47,6 +47,13 @@ def even(prompts, completions, **columns):
     return [float(len(text) % 2 == 0) for text in completions]
 def tokens(prompts, completions, completion_ids, **columns):
     return [float(len(ids)) for ids in completion_ids]
+
+
+def rank(prompts, completions, completion_ids, **columns):
+    lengths = {prompt: [] for prompt in prompts}
+    for prompt, ids in zip(prompts, completion_ids):
+        lengths[prompt].append(len(ids))
+    return [sum(n <= len(i) for n in lengths[p]) / len(lengths[p]) for p, i in zip(prompts, completion_ids)]
 """
 
 
@@ -230,6 +237,28 @@ def test_a_text_that_was_changed_is_graded_with_the_length_that_it_has(toy, monk
         said = tokenizer(trace["completion"].removeprefix("<think>"), add_special_tokens=False).input_ids
         assert trace["num_tokens"] == len(said) + (trace["finish_reason"] == "stop")
         assert trace["reward"] == trace["scores"]["toy_grader:tokens"] == trace["num_tokens"] > 8
+
+
+def test_an_answer_that_is_cut_at_a_stop_text_has_the_length_of_what_is_left(toy, model_folder):
+    values = {**toy, "filters": [], "deduplicate": False}
+    _, whole = run(values)
+    letter = max("aeinrst", key=lambda letter: sum(letter in trace["completion"] for trace in whole))
+    _, cut = run({**values, "stop": [letter]}, "cut")
+    tokenizer = load_tokenizer(str(model_folder))
+    changed = [new for old, new in zip(whole, cut, strict=True) if new["completion"] != old["completion"]]
+    assert changed
+    for trace in changed:
+        said = tokenizer(trace["completion"].removeprefix("<think>"), add_special_tokens=False).input_ids
+        assert (trace["num_tokens"], trace["finish_reason"]) == (len(said) + 1, "stop")
+
+
+def test_answers_beside_a_changed_one_are_compared_with_it_again(toy, monkeypatch):
+    monkeypatch.setitem(STEPS, "first", lambda text, trace, prompt: text + " and more" * 9 if trace.sample == 0 else text)
+    values = {**toy, "filters": [], "deduplicate": False, "rewards": [{"name": "toy_grader:rank"}]}
+    _, traces = run({**values, "refine": ["first"]})
+    ranks = {number: [t["reward"] for t in traces if t["id"].endswith(f"#{number}")] for number in (0, 1)}
+    assert set(ranks[0]) == {1.0}
+    assert max(ranks[1]) < 1.0
 
 
 def test_the_length_of_a_servers_answer_that_was_changed_is_estimated(serve, monkeypatch):

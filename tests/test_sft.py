@@ -57,6 +57,16 @@ def test_training_learns_and_writes_a_model(model_folder, tmp_path):
     assert load_policy(config(model=str(tmp_path / "s" / "model")), torch.device("cpu")).prompt.prefill == "<think>"
 
 
+def test_rows_that_are_cut_are_told(model_folder, tmp_path):
+    policy = load_policy(config(model=str(model_folder)), torch.device("cpu"))
+    lengths = sorted(len(example.ids) for example in encode(load_texts(config().data[0]), policy, 1000, True))
+    limit, num_cut = lengths[-1] - 1, lengths.count(lengths[-1])
+    console = Console(file=io.StringIO(), width=200)
+    run(config(model=str(model_folder), max_steps=1, max_length=limit), tmp_path / "s", console)
+    assert f"32 rows, {num_cut} rows cut\n" in console.file.getvalue()
+    assert f"rows longer than max_length {limit} are cut" in console.file.getvalue()
+
+
 def test_scratch_builds_tokenizer_and_model_of_the_sizes_asked_for(tmp_path):
     sizes = {**SIZES, "vocab_size": 1400}
     run(config(init="scratch", architecture=sizes, max_steps=1, prompt={"think": "thinking"}), tmp_path / "s")

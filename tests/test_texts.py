@@ -364,8 +364,8 @@ def test_packing_is_one_row_per_pass_for_flash_attention_and_fills_the_budget_ot
 @pytest.mark.parametrize("family", PACKED)
 def test_packing_is_refused_where_packed_texts_would_see_one_another(make_family, family):
     policy = make_family(family)
-    check_packing(policy)
+    check_packing(policy, torch.float32)
     forward = policy.model.base_model.forward
     policy.model.base_model.forward = lambda ids, position_ids, **kwargs: forward(ids, **kwargs)
     with pytest.raises(UserError, match=r"packing: with attention sdpa, texts in one row of a .* model see one another"):
-        check_packing(policy)
+        check_packing(policy, torch.float32)

@@ -22,11 +22,13 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from aha.model import microbatches
 from aha.types import Sample, UserError
 
 ATTENTION = "aha_rows"
 KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 WIDTH_BLOCK = 32  # the cache grows by so many positions
+PREFILL_TOKENS = 2**16  # of prompts in one forward pass, padding included
 VOCAB_BLOCK = 64  # tokens whose probabilities are summed before one of them is looked for
 MASS = 2**50  # the whole number that stands for probability 1
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio as int64: the step of splitmix64
@@ -153,12 +155,12 @@ class _Decoder:
             if not waiting:  # no row will be given away again, the spare one neither
                 self.cache.rows_in_use = len(self.active)
             self._drop(self._decode())
-        tokens, logps = self.tokens_NM.tolist(), self.logps_NM.tolist()
-        return [self._sample(i, tokens[i], logps[i]) for i in range(len(self.lengths))]
+        tokens_NM, logps_NM = self.tokens_NM.cpu(), self.logps_NM.cpu()
+        return [self._sample(i, tokens_NM[i], logps_NM[i]) for i in range(len(self.lengths))]
 
-    def _sample(self, i: int, tokens: list[int], logps: list[float]) -> Sample:
+    def _sample(self, i: int, tokens_M: Tensor, logps_M: Tensor) -> Sample:
         length = self.lengths[i]
-        return Sample(tokens[:length], logps[:length], "stop" if self.stopped[i] else "length")
+        return Sample(tokens_M[:length].tolist(), logps_M[:length].tolist(), "stop" if self.stopped[i] else "length")
 
     def _admit(self, rows: list[Slot]) -> None:
         """Give free rows to waiting samples, which come in the order of their prompts."""
@@ -166,7 +168,10 @@ class _Decoder:
         prompts = [row.sample // self.n for row in rows]
         fresh = sorted(set(prompts) - {self.spare_prompt})
         self._copy_spare([first + i for i, prompt in enumerate(prompts) if prompt == self.spare_prompt])
-        self._prefill(fresh, [(first + i, prompt) for i, prompt in enumerate(prompts) if prompt != self.spare_prompt])
+        placed = [(first + i, prompt) for i, prompt in enumerate(prompts) if prompt != self.spare_prompt]
+        for part in microbatches([len(self.prompt_ids[prompt]) for prompt in fresh], PREFILL_TOKENS):
+            chosen = [fresh[i] for i in sorted(part)]
+            self._prefill(chosen, [(row, prompt) for row, prompt in placed if prompt in chosen])
 
         self.active += rows
         new = slice(first, len(self.active))
@@ -233,7 +238,7 @@ class _Decoder:
                 i = self.active[row].sample
                 self.lengths[i], self.stopped[i] = counts[row], stops[row]
                 if self.on_sample:
-                    self.on_sample(i // self.n, self._sample(i, self.tokens_NM[i].tolist(), self.logps_NM[i].tolist()))
+                    self.on_sample(i // self.n, self._sample(i, self.tokens_NM[i], self.logps_NM[i]))
         return finished
 
     def _drop(self, finished: list[int]) -> None:

@@ -34,7 +34,7 @@ def result(run: Run) -> Result | None:
     pairs = [(row, last.answers[key]) for key, row in first.answers.items() if key in last.answers]
     task = run.main.removesuffix("/pass@1")
     changes = [new["share"] - old["share"] for old, new in pairs if old["kind"] == task]
-    difference = bootstrap(changes) if changes else None
+    difference = bootstrap(changes, bounds=(-1, 1)) if changes else None
     low, high = (difference.low, difference.high) if difference else (after.low - before.high, after.high - before.low)
     return Result(first.name, before, last.name, after, difference, verb(low, high))
 
