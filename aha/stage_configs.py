@@ -233,7 +233,7 @@ class GrpoStage(StageConfig, SamplingConfig, TrainingConfig):
     )
     mask_truncated_completions: bool = Field(False, description="leave completions without stop token out of the loss")
     shuffle_dataset: bool = Field(True, description="a new seeded order in every epoch")
-    save_rollouts_steps: int = Field(10, ge=0, description="write all rollouts of every so-manyth step; 0: never")
+    save_rollouts_steps: int = Field(10, ge=0, description="write all rollouts every so many steps; 0: never")
 
     @property
     def upper_clip(self) -> float:
@@ -361,7 +361,7 @@ class SampleStage(StageConfig, DecodingConfig):
     shares: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {}, description="weight of every task: traces of tasks that have more than their share are dropped, drawn by the seed"
     )
-    max_traces: int | None = Field(None, ge=1, description="of more than so many traces keep as many, drawn by the seed")
+    max_traces: int | None = Field(None, ge=1, description="keep so many traces at the most, drawn by the seed")
     rewrite: RewriteConfig | None = Field(None, description="let a stronger model rewrite what is kept")
     review: bool = Field(
         False, description="stop with a review.csv whose column `keep` people fill in; run again to go on with what they keep"
