@@ -131,6 +131,8 @@ def test_thoughts_that_are_never_closed_do_not_pay():
     assert score(reward, ["p"] * 4, texts, [[1]] * 4, columns, ("think", "answer")) == [1.0, 0.0, 0.0, 0.0]
     renamed = [text.replace("think>", "t>") for text in texts]
     assert score(reward, ["p"] * 4, renamed, [[1]] * 4, columns, ("t", "answer")) == [1.0, 0.0, 0.0, 0.0]
+    [reward] = load_rewards([RewardConfig(name="language_consistency", args={"unfinished": True})])
+    assert score(reward, ["p"] * 4, texts, [[1]] * 4, columns, ("think", "answer"))[:2] == [1.0, 1.0]
 
 
 def test_words_outside_the_thoughts_do_not_count():

@@ -15,6 +15,7 @@ def language_consistency(
     question: Sequence[str] | None = None,
     language: Sequence[str | None] | str | None = None,
     min_words: int = MIN_WORDS,
+    unfinished: bool = False,
     tags: tuple[str, str] = TAGS,
     **_: Any,
 ) -> list[float | None]:
@@ -22,7 +23,9 @@ def language_consistency(
 
     The target is `language`, a code such as "en" or "zh" from the recipe or a column of the data, else, also for rows
     without that column, the language of the question. Code, formulas and numbers count for neither side. Thoughts of
-    fewer than `min_words` words earn nothing, so that silence does not pay, nor do thoughts that are not closed.
+    fewer than `min_words` words earn nothing, so that silence does not pay, nor do thoughts that are not closed. With
+    `unfinished` these count as far as they go: else an answer that is cut off loses this reward too, and where most searches
+    fail it pays to give up in time.
     """
     if min_words < 1:
         raise ValueError(f"min_words is {min_words}: it must be at least 1, else silence pays")
@@ -34,7 +37,7 @@ def language_consistency(
     for target in targets:
         check_language(target)
     pairs = zip(completions, targets, strict=True)
-    return [grade_completion(text_of(completion), target, min_words, tags).score for completion, target in pairs]
+    return [grade_completion(text_of(completion), target, min_words, tags, unfinished).score for completion, target in pairs]
 
 
 def check_language(language: str) -> None:
@@ -43,9 +46,12 @@ def check_language(language: str) -> None:
         raise ValueError(f"unknown language {language!r}; known: {', '.join(sorted(KNOWN))}")
 
 
-def grade_completion(completion: str, language: str, min_words: int = MIN_WORDS, tags: tuple[str, str] = TAGS) -> Grade:
-    """The share of the words of the thoughts that are in `language`; 0 where there are fewer than `min_words`, or no end."""
-    if f"</{tags[0]}>" not in completion:
+def grade_completion(
+    completion: str, language: str, min_words: int = MIN_WORDS, tags: tuple[str, str] = TAGS, unfinished: bool = False
+) -> Grade:
+    """The share of the words of the thoughts that are in `language`; 0 where there are fewer than `min_words` or, but for
+    `unfinished`, no end."""
+    if f"</{tags[0]}>" not in completion and not unfinished:
         return Grade(0.0, f"no thoughts that </{tags[0]}> ends")
     share, words = share_in(parse(completion, *tags).thoughts, language)
     if words < min_words:
