@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import re
 import sys
@@ -18,6 +19,7 @@ from aha.rewards import load_rewards, score
 from aha.rewards.base import Grade
 from aha.rewards.code import code, grade_answer, grade_completion, last_block
 from aha.rewards.kept import Kept
+from aha.rewards.kinds import KINDS
 from aha.sandbox import Limits, find_way
 from aha.types import UserError
 
@@ -500,6 +502,29 @@ def test_a_batch_runs_side_by_side_and_keeps_its_order():
     assert code(["q"] * 5, completions, [TESTS] * 5, timeout=2) == [1.0, 0.0, 0.0, 0.0, 1.0]
     assert code(["q"] * 5, completions, [TESTS] * 5, timeout=2, partial=True) == [1.0, pytest.approx(1 / 3), 0.0, 0.0, 1.0]
     assert code(["q"] * 3, [answer(CUBE)] * 3, [None, "", []]) == [None] * 3
+
+
+def test_a_program_that_a_busy_machine_lets_wait_is_no_slower_for_it():
+    waits = answer(f"import time\ntime.sleep(1.2)\n{CUBE}")
+    assert code(["q"], [waits], [TESTS], timeout=0.5) == [1.0]
+
+
+def test_no_more_programs_run_at_a_time_than_there_are_processors(monkeypatch):
+    under_way: list[str] = []
+    most: list[int] = []
+
+    def graded(program, *_):
+        under_way.append(program)
+        time.sleep(0.05)
+        most.append(len(under_way))
+        under_way.pop()
+        return Grade(1.0, "passed")
+
+    monkeypatch.setattr(rewards_code, "_grade_asserts", graded)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    code(["q"] * 4, [answer(f"{CUBE}#{i}") for i in range(4)], [TESTS] * 4)
+    KINDS["code"].grade([(f"{CUBE}#{i}", TESTS, False) for i in range(4)])
+    assert most == [1] * 8
 
 
 def test_a_time_out_is_wrong_and_is_replayed_from_the_record(tmp_path, monkeypatch):

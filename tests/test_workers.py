@@ -13,7 +13,7 @@ import pytest
 
 from aha.rewards import maths
 from aha.rewards.maths import grade_answers
-from aha.rewards.workers import WORKERS, Workers
+from aha.rewards.workers import WORKERS, Workers, processors
 
 EASY = ("x^2-1", "(x-1)(x+1)")
 WRONG = ("x^2-1", "(x-1)(x+2)")
@@ -42,6 +42,34 @@ def gone(pids: list[int]) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/", {"cpu.max": "200000 100000"}, 2),
+        ("0::/", {"cpu.max": "max 100000"}, 8),
+        ("0::/", {"cpu.max": "50000 100000"}, 1),
+        ("0::/a/b", {"a/cpu.max": "250000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ("0::/not/seen", {"cpu.max": "200000 100000"}, 2),
+        ("0::/", {"cpu.max": "1600000 100000"}, 8),
+        ("0::/", {}, 8),
+        (
+            "4:memory:/\n1:cpu,cpuacct:/c",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "300000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        ("1:cpu:/\n0::/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        (None, {}, 8),
+    ],
+)
+def test_a_quota_of_the_container_bounds_the_processors(tmp_path, monkeypatch, groups, files, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    written = {f"sys/fs/cgroup/{name}": text for name, text in files.items()} | ({"proc/self/cgroup": groups} if groups else {})
+    for name, text in written.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert processors(tmp_path) == expected
 
 
 def test_workers_answer_in_the_order_of_the_questions(workers):

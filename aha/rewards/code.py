@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import json
-import os
 import secrets
 import struct
 import time
@@ -16,6 +15,7 @@ from typing import Any
 from aha.rewards.base import TAGS, Grade, Text, text_of
 from aha.rewards.kept import SLOW_SECONDS, Kept
 from aha.rewards.text import answer_of
+from aha.rewards.workers import WALL_SECONDS, processors
 from aha.sandbox import EXAMINER, Limits, Outcome, run_python
 
 MAX_CHARACTERS = 100_000  # of a program
@@ -39,7 +39,7 @@ def code(
 
     The program is the last ```python block after the thoughts. `tests` is Python that raises where the program is wrong,
     or a list of {"input", "output"} for programs that read and print; a row without tests is skipped. `timeout` is in
-    seconds of processor time, of a whole Python text or of each {"input", "output"}; twice as many may pass by the clock.
+    seconds of processor time, of a whole Python text or of each {"input", "output"}; by the clock a minute more may pass.
     `verdicts` is the file (JSON lines) that keeps what took long, time-outs among it, so that a run which resumes pays the
     same.
     """
@@ -59,7 +59,7 @@ def code(
         started, (text, cases) = time.monotonic(), row
         return grade_completion(text, cases, limits, partial, tags), time.monotonic() - started
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(processors()) as pool:
         graded = dict(zip(new, pool.map(timed, new.values()), strict=True))
     kept.add({key: asdict(grade) for key, (grade, seconds) in graded.items() if seconds >= SLOW_SECONDS})
     scores = {key: grade.score for key, (grade, _) in graded.items()}
@@ -74,10 +74,10 @@ def fingerprint(
 
 
 def limits_for(timeout: float = TIMEOUT, memory_mb: int = Limits.memory_mb) -> Limits:
-    """The limits of a run. The clock is given twice the processor time, so that a busy machine fails nobody."""
+    """The limits of a run. The clock only ends programs that wait for ever, so that a busy machine fails nobody."""
     if timeout <= 0:
         raise ValueError(f"timeout is {timeout}: it must be above 0")
-    return Limits(cpu_seconds=timeout, wall_seconds=2 * timeout, memory_mb=memory_mb)
+    return Limits(cpu_seconds=timeout, wall_seconds=WALL_SECONDS + timeout, memory_mb=memory_mb)
 
 
 def check_tests(tests: Any) -> None:

@@ -1,6 +1,5 @@
 """What `aha grade` can grade, by kind: how a row is read, and how rows are graded."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from aha.rewards.countdown import grade_completion as grade_countdown
 from aha.rewards.extract import find_answer
 from aha.rewards.language import check_language
 from aha.rewards.language import grade_completion as grade_language
+from aha.rewards.workers import processors
 from aha.types import UserError
 
 Row = Mapping[str, Any]
@@ -74,10 +74,10 @@ def one_by_one(function: Callable[..., Grade]) -> Callable[[Sequence[tuple[Any, 
 
 
 def side_by_side(function: Callable[..., Grade]) -> Callable[[Sequence[tuple[Any, ...]]], list[Graded]]:
-    """Grade a batch on as many threads as there are cores, for graders that wait for processes."""
+    """Grade a batch on as many threads as there are processors, for graders that wait for processes."""
 
     def graded(batch: Sequence[tuple[Any, ...]]) -> list[Graded]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(processors()) as pool:
             return list(pool.map(lambda arguments: _timed(function, arguments), batch))
 
     return graded

@@ -9,6 +9,7 @@ process that asked, and a stuck one only by its limit.
 import atexit
 import contextlib
 import json
+import math
 import os
 import resource
 import selectors
@@ -27,6 +28,34 @@ WALL_SECONDS = 60.0  # after which a worker is given up that neither answers nor
 START_SECONDS = 300.0
 MEMORY_BYTES = 4 * 2**30  # of address space
 START = [sys.executable, "-P", "-c", "from aha.rewards.workers import serve; serve()"]
+
+
+def processors(root: Path = Path("/")) -> int:
+    """How many processors this process may keep busy: those it may run on, or fewer where a control group has a quota.
+
+    `root` is where /proc and /sys are found.
+    """
+    groups = root / "proc/self/cgroup"
+    quotas = [math.inf]
+    for line in groups.read_text().splitlines() if groups.exists() else ():
+        _, controllers, own = line.split(":", 2)
+        if not controllers or "cpu" in controllers.split(","):  # version 2 names none
+            top = root / "sys/fs/cgroup" / controllers
+            folder = top / own.lstrip("/")  # which a container may not see: the top is its own then
+            quotas += [_quota(group) for group in (folder, *folder.parents) if group.is_relative_to(top)]
+    return math.ceil(min(len(os.sched_getaffinity(0)), *quotas))
+
+
+def _quota(group: Path) -> float:
+    """How many processors a control group of either version may use; infinity where it has no limit."""
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError):  # there is none, or it says "max"
+        return math.inf
 
 
 @dataclass(frozen=True)
@@ -118,7 +147,7 @@ class Workers:
     """
 
     def __init__(self, most: int | None = None) -> None:
-        self.most = most or min(8, len(os.sched_getaffinity(0)))
+        self.most = most or min(8, processors())
         self.workers: list[Worker] = []
         self.lock = threading.Lock()
         self.owner = os.getpid()

@@ -43,7 +43,7 @@ class Limits:
     """
 
     cpu_seconds: float = 5.0  # of each process, rounded up to whole seconds
-    wall_seconds: float = 10.0  # of all together, so also of waiting
+    wall_seconds: float = 65.0  # of all together, so also of waiting
     memory_mb: int = 1024  # address space of each process
     processes: int = 16  # and threads, that may exist at once
     file_mb: int = 16  # the largest file; in bubblewrap also all files together
