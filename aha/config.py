@@ -10,6 +10,7 @@ import string
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -235,6 +236,13 @@ class ServerConfig(Config):
         0.05, ge=0, lt=1, description="share of the requests of a part that may fail for good; with more the stage stops"
     )
     extra_body: dict[str, Any] = Field({}, description="more keys of every request, such as {reasoning_effort: high}")
+
+    @field_validator("base_url")
+    @classmethod
+    def _has_no_password(cls, value: str) -> str:
+        if "@" in urlsplit(value).netloc:
+            raise ValueError("holds a user or a password; put the key into the environment variable that api_key_env names")
+        return value
 
 
 class ExampleConfig(Config):

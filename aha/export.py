@@ -30,6 +30,9 @@ MODEL_FILES = (  # names of what a model folder consists of: weights, settings, 
     *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "prompt.json", CARD),
 )
 LOCAL_PATH = re.compile(r"^(~|/[^/\s]+)/\S")  # two parts at least: a text such as /no_think is none
+ADDRESS = re.compile(r"^https?://", re.IGNORECASE)
+ADDRESS_KEYS = {"base_url", "url"}
+UNTOLD = "(the address is not told)"
 
 PLAIN = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -213,12 +216,16 @@ def _recipe(chain: Mapping[str, StageConfig]) -> str:
 
 
 def _public(value: Any) -> Any:
-    """A value without the folders of this machine: of every absolute path inside only the name."""
+    """A value as anybody may see it: of every absolute path inside only the name, of servers no address, and no
+    `extra_body`, which may hold keys."""
     if isinstance(value, Mapping):
-        return {key: _public(inner) for key, inner in value.items()}
+        shown = {key: inner for key, inner in value.items() if key != "extra_body"}
+        return {key: UNTOLD if key in ADDRESS_KEYS else _public(inner) for key, inner in shown.items()}
     if isinstance(value, list):
         return [_public(inner) for inner in value]
-    return Path(value).name if isinstance(value, str) and LOCAL_PATH.match(value) else value
+    if not isinstance(value, str):
+        return value
+    return UNTOLD if ADDRESS.match(value) else Path(value).name if LOCAL_PATH.match(value) else value
 
 
 # The hub.

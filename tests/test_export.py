@@ -84,6 +84,30 @@ def test_the_card_holds_no_path_of_this_machine(stage, tmp_path):
     assert not re.search(r"[`' ]/\w", text)
 
 
+def test_the_card_names_no_server_that_was_asked(stage):
+    run = stage.path.parent
+    for name, text in (
+        (
+            "traces",
+            """{name: traces, kind: sample, data: {source: countdown}, engine: server,
+            server: {base_url: "http://teacher.example/v1", model: large, extra_body: {token: sesame}},
+            rewrite: {server: {base_url: "http://editor.example/v1", model: larger}},
+            rewards: [{name: judge, args: {url: "http://judge.example/v1", model: j}},
+                      {name: "own:f", args: {url: "judge.example:80", places: ["HTTPS://other.example"]}}]}""",
+        ),
+        ("copy", "{name: copy, kind: sft, model: m, data: {source: '${traces.traces}'}}"),
+    ):
+        shutil.copytree(stage.path, run / name)
+        (run / name / "config.yaml").write_text(f"# fingerprint: 0\n{text}")
+    text = card(StageDir(run / "copy"), "out")
+    for name in ("traces", "copy"):
+        shutil.rmtree(run / name)
+    assert "model: larger\n" in text
+    assert "name: own:f\n" in text
+    assert "example" not in text
+    assert "sesame" not in text
+
+
 def test_measures_stand_in_the_card_with_their_intervals(stage):
     copy = stage.path.parent / "copy"
     shutil.copytree(stage.path, copy)

@@ -788,6 +788,10 @@ def test_text_that_a_spreadsheet_would_run_is_defused(serve):
         ({"engine": "server"}, "engine is server: `server` is missing"),
         ({"server": {"base_url": "http://x", "model": "m"}}, "engine is native: `server` is for engine: server"),
         ({"engine": "server", "server": {"base_url": "x", "model": "m"}}, r"server\.base_url"),
+        (
+            {"engine": "server", "server": {"base_url": "https://me:sesame@x/v1", "model": "m"}},
+            r"server\.base_url: holds a user or a password; put the key into .* that api_key_env names$",
+        ),
         ({"temperature": 0}, "temperature is 0: .* num_generations is 1"),
         ({"filters": [{"nam": "correct"}]}, r"filters\.0\.name is missing"),
         ({"filter": ["correct"]}, "unknown key filter; did you mean filters"),
