@@ -10,6 +10,7 @@ import pytest
 from aha.config import RewardConfig
 from aha.rewards import load_rewards, score
 from aha.rewards.judge import read_marks
+from aha.rewards.kept import Kept
 from aha.types import UserError
 
 pytest.importorskip("openai")
@@ -141,14 +142,35 @@ def test_verdicts_are_kept_and_nothing_is_asked_twice(serve, tmp_path):
     assert dict(told) == {"judge/tokens": 30, "judge/unread": 0.0}
     kept = tmp_path / "verdicts" / "judge.jsonl"
     kept.write_text(kept.read_text() + '\n{"key": "cut off {}')
-    from aha.rewards.kept import Kept
-
     Kept.of.cache_clear()  # as in another process
     assert judged(server, ["b", "c"], tmp_path / "verdicts") == [0.6, 0.6]
     assert len(server.asked) == 3
     Kept.of.cache_clear()
     assert judged(server, ["c"], tmp_path / "verdicts") == [0.6]
     assert len(server.asked) == 3
+
+
+def test_a_verdict_is_kept_as_it_comes_whatever_becomes_of_the_batch(serve, tmp_path):
+    refused = ["b"]
+    server = serve(lambda text: 404 if any(f"\n{word}\n" in text for word in refused) else "Score: 6")
+    with pytest.raises(UserError, match="status 404"):
+        judged(server, ["a", "b", *map(str, range(50))], tmp_path, concurrency=1)
+    assert len(server.asked) < 10  # what nobody has begun is not asked any more
+    refused.clear()
+    server.asked.clear()
+    Kept.of.cache_clear()  # as in another process
+    assert judged(server, ["a", "b"], tmp_path) == [0.6, 0.6]
+    assert len(server.asked) == 1
+
+
+def test_what_was_answered_ahead_is_kept_before_the_batch_is_there(serve, tmp_path):
+    server = serve(lambda text: "Score: 6")
+    [reward] = load_rewards([RewardConfig(name="judge", args={"url": server.url, "model": "stub"})], tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        score(reward, ["Add 2 and 3."], ["a"], [[1]], [{"gold": "0"}], ("think", "answer"), ahead=lambda size: pool)
+    Kept.of.cache_clear()  # as in another process
+    assert judged(server, ["a"], tmp_path) == [0.6]
+    assert len(server.asked) == 1
 
 
 def test_a_busy_server_is_asked_again(serve):
@@ -206,8 +228,8 @@ def test_what_is_asked_ahead_is_asked_once_and_pays_logs_and_keeps_the_same(serv
     later: list[tuple[str, float]] = []
     assert judged(server, completions, tmp_path / "later", later) == scores
     assert later == told
-    files = [(tmp_path / folder / "judge.jsonl").read_text() for folder in ("ahead", "later")]
-    assert files[0] == files[1]
+    files = [(tmp_path / folder / "judge.jsonl").read_text().splitlines() for folder in ("ahead", "later")]
+    assert sorted(files[0]) == sorted(files[1])
 
 
 def test_a_server_that_refuses_what_is_asked_ahead_is_told(serve, tmp_path):

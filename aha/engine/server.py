@@ -7,8 +7,9 @@ same texts, whatever the server would say the second time.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,15 @@ class ServerEngine:
         missing = {key: pair for key, pair in zip(keys, asked, strict=True) if key not in kept.known}
         failed: dict[str, Reply] = {}
         pool = ThreadPoolExecutor(self.server.concurrency)
-        futures: dict[Future[Reply], str] = {}
         try:
-            for key, (request, own) in missing.items():
-                futures[pool.submit(ask, self.server, request, **own)] = key
+            work = {key: partial(ask, self.server, request, **own) for key, (request, own) in missing.items()}
+            kept.begin(pool, work, lambda reply: reply.text is not None)
+            futures = {kept.begun.pop(key): key for key in missing}
             for future in as_completed(futures):
-                reply, key = future.result(), futures[future]
+                reply = future.result()
                 if reply.text is not None:
-                    kept.add({key: asdict(reply)})
                     continue
-                failed[key] = reply
+                failed[futures[future]] = reply
                 if len(failed) > self.server.max_failed * len(asked):
                     raise UserError(
                         f"{self.server.base_url}: {len(failed)} requests failed, of {len(asked)}, the last: {reply.failure}; "
@@ -82,9 +82,6 @@ class ServerEngine:
                     )
         finally:
             pool.shutdown(cancel_futures=True)  # those under way end first, and what they bring is kept as well
-            ended = [future for future in futures if not future.cancelled() and future.exception() is None]
-            late = {futures[future]: future.result() for future in ended if futures[future] not in kept.known}
-            kept.add({key: asdict(reply) for key, reply in late.items() if reply.text is not None})
         return [failed[key] if key in failed else Reply(**kept.known[key]) for key in keys]
 
     def _key(self, request: Request, settings: Mapping[str, Any]) -> str:

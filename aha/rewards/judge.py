@@ -1,7 +1,7 @@
 """A generative reward model: a language model behind any OpenAI-compatible server reads each completion and marks it.
 
-The text of a completion goes into a template as data and is never a template itself. Every verdict, failures included,
-is kept in a file, so that a run which resumes pays the same rewards and asks nothing twice.
+The text of a completion goes into a template as data and is never a template itself. Every verdict is kept in a file as it
+comes, failures with the batch that they are of, so that a run which resumes pays the same rewards and asks nothing twice.
 """
 
 import hashlib
@@ -107,22 +107,30 @@ def judge(
     new = {
         key: partial(verdict_of, server, settings, text, points, scale)
         for key, text in zip(keys, asked, strict=True)
-        if key not in kept.known
+        if key not in kept.known or key in kept.begun  # what was asked ahead counts as asked by this batch
     }
     if ahead:
-        kept.begin(ahead(concurrency), new)
+        kept.begin(ahead(concurrency), new, is_answer)
         return [None] * len(completions)
-    with ThreadPoolExecutor(concurrency) as pool:
-        kept.begin(pool, new)
-        fresh = {key: kept.begun.pop(key).result() for key in new}
-    known = {key: Verdict(**row) for key, row in kept.known.items()} | fresh
+    pool = ThreadPoolExecutor(concurrency)
+    try:
+        kept.begin(pool, new, is_answer)
+        begun = {key: kept.begun.pop(key) for key in new}
+        fresh = {key: future.result() for key, future in begun.items()}
+    finally:
+        pool.shutdown(cancel_futures=True)  # those under way end first, and what they bring is kept as well
+    known = {key: Verdict(**row) for key, row in kept.known.copy().items()} | fresh
     if fresh and all(verdict.is_failure for verdict in known.values()):
         raise UserError(f"judge {url}: {next(iter(fresh.values())).reason}")  # it has never answered
-    kept.add({key: asdict(verdict) for key, verdict in fresh.items()})
+    kept.add({key: asdict(verdict) for key, verdict in fresh.items() if verdict.is_failure})
     if log_metric and fresh:
         log_metric("judge/tokens", sum(verdict.prompt_tokens + verdict.completion_tokens for verdict in fresh.values()))
         log_metric("judge/unread", sum(known[key].score is None for key in keys) / len(keys))
     return [known[key].score for key in keys]
+
+
+def is_answer(verdict: Verdict) -> bool:
+    return not verdict.is_failure
 
 
 def verdict_of(server: ServerConfig, settings: Mapping[str, Any], text: str, points: Sequence[float], scale: float) -> Verdict:

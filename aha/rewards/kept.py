@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Kept:
     path: Path | None
     known: dict[str, Row] = field(default_factory=dict)
     begun: dict[str, Future[Any]] = field(default_factory=dict)  # verdicts that somebody is working on
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of the file
 
     @staticmethod
     @lru_cache(maxsize=16)
@@ -39,15 +41,24 @@ class Kept:
                 kept.known[row.pop("key")] = row
         return kept
 
-    def begin(self, pool: Executor, work: Mapping[str, Callable[[], Any]]) -> None:
-        """Have `pool` work out the verdicts that nobody has begun; `begun` holds what they will be."""
+    def begin(self, pool: Executor, work: Mapping[str, Callable[[], Any]], is_kept: Callable[[Any], bool]) -> None:
+        """Have `pool` work out the verdicts that nobody has begun; `begun` holds what they will be.
+
+        Each for which `is_kept` holds is kept as it comes, whatever becomes of the others.
+        """
         missing = [key for key in work if key not in self.begun or self.begun[key].cancelled()]
-        self.begun |= {key: pool.submit(work[key]) for key in missing}
+        self.begun |= {key: pool.submit(self._work_out, key, work[key], is_kept) for key in missing}
+
+    def _work_out(self, key: str, work: Callable[[], Any], is_kept: Callable[[Any], bool]) -> Any:
+        verdict = work()
+        if is_kept(verdict):
+            self.add({key: asdict(verdict)})
+        return verdict
 
     def add(self, rows: Mapping[str, Row]) -> None:
         self.known.update(rows)
         if self.path and rows:
-            with disk_faults_are_user_errors(self.path):
+            with self.lock, disk_faults_are_user_errors(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a", encoding="utf-8") as file:
                     for key, row in rows.items():
