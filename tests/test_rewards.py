@@ -473,6 +473,8 @@ def user_module(tmp_path, monkeypatch):
         "    return [scale * len(text) for text in completions]\n"
         "def as_in_trl(completions, **kwargs):\n"
         "    return [float(len(text)) for text in completions]\n"
+        "def takes(completions, gold=None, level: int | None = None, scale=1.0, **kwargs):\n"
+        "    return [1000 * len(gold) + 100 * (level is None) + 10 * scale + len(kwargs['unit'])]\n"
         "def keywords_only(*, prompts, completions, completion_ids, level, **kwargs):\n"
         "    return [float(n) for n in level]\n"
         "def too_few(prompts, completions, **columns):\n"
@@ -629,6 +631,37 @@ def test_a_column_of_the_data_never_takes_the_place_of_what_the_reward_is_given(
 
 def test_a_column_of_the_data_never_takes_the_place_of_an_argument_of_the_recipe():
     assert call("cosine", "2", ids=[0] * 8, args={"max_length": 16}, gold="2", max_length=7) == pytest.approx(0.75)
+
+
+SETTINGS = {  # of every reward that has some; what the data calls so is none of them
+    "accuracy": ("extract", "unparsable_gold", "verdicts"),
+    "code": ("timeout", "memory_mb", "partial", "verdicts"),
+    "cosine": ("grader", "max_length", "unit", "min_value_correct", "verdicts"),
+    "keyword": ("where",),
+    "language_consistency": ("min_words",),
+    "length": ("grader", "unit", "verdicts"),
+    "repetition_penalty": ("ngram_size", "max_penalty"),
+    "soft_overlong": ("max_length", "cache"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_column_of_the_data_never_takes_the_place_of_a_setting(name):
+    args = {"soft_overlong": {"max_length": 8}}.get(name, {})
+    columns = {"gold": "2", "tests": None, "keywords": ["2"], "question": "What is one and one?"}
+    plain = call(name, GOOD, ids=[1] * 7, args=args, **columns)
+    assert call(name, GOOD, ids=[1] * 7, args=args, **columns, **dict.fromkeys(SETTINGS[name], "x")) == plain
+
+
+@pytest.mark.parametrize("name", ["cosine", "length"])
+def test_a_column_of_the_data_never_takes_the_place_of_a_setting_of_the_grader(name):
+    args = {"grader": "keyword"}
+    plain = call(name, GOOD, ids=[1], args=args, keywords=["2"])
+    assert call(name, GOOD, ids=[1], args=args, keywords=["2"], where="x") == plain is not None
+
+
+def test_a_column_fills_what_has_no_default_or_none_and_all_others_are_keywords(user_module):
+    assert call("users_own:takes", "abc", gold="2", level="x", scale="x", unit="x") == 1111
 
 
 # TRL has some of these rewards too.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from aha.config import RewardConfig
 from aha.rewards.base import Pool, RewardFunction, Scorer
@@ -67,6 +67,7 @@ GIVEN = (
     "scorer",
 )  # by the program, never by a recipe
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+SINGLE = {bool, int, float, str, type(None)}  # types of which no column is
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,23 @@ def _takes(function: RewardFunction, name: str) -> bool:
     return any(p.name == name or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 
 
+def without_settings(function: RewardFunction, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the data that may be arguments of `function`, whatever their names.
+
+    An argument whose default is another than None, or whose type is that of a single value, is a setting, which the recipe
+    alone gives: of {"timeout": [...], "tests": [...]} only tests is for `code`.
+    """
+    settings = {name for name, p in inspect.signature(function).parameters.items() if _is_setting(p)} - {*GIVEN}
+    return {name: column for name, column in columns.items() if name not in settings}
+
+
+def _is_setting(parameter: inspect.Parameter) -> bool:
+    if parameter.default is None:
+        types = set(get_args(parameter.annotation))
+        return bool(types) and types <= SINGLE
+    return parameter.default is not parameter.empty
+
+
 def check_columns(reward: Reward, names: Collection[str]) -> None:
     """Raise UserError where the function asks for a column that is not among `names`, those of the data."""
     given = {*GIVEN, *getattr(reward.function, "keywords", {}), *names}
@@ -226,14 +244,15 @@ def score(
 ) -> list[float | None]:
     """Scores of a batch: one per completion, None where the reward skips it.
 
-    `columns` holds one mapping per completion; a column reaches the function as a list. With `ahead` a reward for which
+    `columns` holds one mapping per completion; a column reaches the function as a list, and never in the place of one of its
+    settings. With `ahead` a reward for which
     `begins_ahead` holds begins its work there and gives no scores. Raises UserError where the
     data lacks a column that the function asks for, or where the function returns something else than scores.
     """
     function = reward.function
     taken = {*GIVEN, *getattr(function, "keywords", {})}  # what the caller and the recipe give wins over a column
     names = {name for row in columns for name in row} - taken
-    arguments: dict[str, Any] = {name: [row.get(name) for row in columns] for name in names}
+    arguments = without_settings(function, {name: [row.get(name) for row in columns] for name in names})
     arguments |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, "tags": tags}
     if _takes(function, "log_metric"):
         arguments["log_metric"] = log_metric

@@ -33,7 +33,7 @@ def cosine(
     if max_length < 1:
         raise ValueError(f"max_length is {max_length}: it must be at least 1")
     lengths = _lengths(completions, completion_ids, unit)
-    scores = _grades(grader, prompts, completions, completion_ids, {**columns, "verdicts": verdicts})
+    scores = _grades(grader, prompts, completions, completion_ids, columns, verdicts)
     return [
         None
         if score is None
@@ -66,7 +66,7 @@ def length(
     for being right beside it. `grader` and `verdicts` are those of `cosine`.
     """
     lengths = _lengths(completions, completion_ids, unit)
-    scores = _grades(grader, prompts, completions, completion_ids, {**columns, "verdicts": verdicts})
+    scores = _grades(grader, prompts, completions, completion_ids, columns, verdicts)
     rewards: list[float | None] = []
     for _, rows in groupby(range(len(prompts)), key=lambda i: prompts[i]):
         group = list(rows)
@@ -115,9 +115,12 @@ def _grades(
     completions: Sequence[Text],
     completion_ids: Sequence[Sequence[int]],
     columns: Mapping[str, Any],
+    verdicts: str | None,
 ) -> list[float | None]:
-    from aha.rewards import REWARDS, load_grader  # which know all rewards, these among them
+    from aha.rewards import REWARDS, load_grader, without_settings  # which know all rewards, these among them
 
     if grader not in REWARDS and ":" not in grader:
         raise ValueError(f"unknown grader {grader!r}; known: {', '.join(REWARDS)}, or module:function for your own")
-    return load_grader(grader).function(prompts=prompts, completions=completions, completion_ids=completion_ids, **columns)
+    function = load_grader(grader).function
+    given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, "verdicts": verdicts}
+    return function(**given, **without_settings(function, columns))
