@@ -22,13 +22,16 @@ class Reply:
     """
 
     text: str | None  # None where no answer came
-    finish_reason: str = "stop"  # "stop" or "length"
+    finish_reason: str = "stop"  # "stop", or "length" for whatever else cut it off
     thoughts: str = ""  # where the server keeps the reasoning apart
     failure: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0  # thoughts included
 
 
+# What servers say of an answer that its model ended: OpenAI's word, those of Together and of text-generation-inference, and
+# nothing. All others, such as content_filter, are of answers that were cut off.
+ENDED = {"stop", "eos", "eos_token", "stop_sequence", None}
 NOT_READABLE = Reply(None, failure="the reply is no completion in the form of the OpenAI interface")
 
 
@@ -100,7 +103,7 @@ def _read(body: bytes) -> Reply:
     message = choice.message or _Message(content=choice.text)
     return Reply(
         message.content or "",
-        "length" if choice.finish_reason == "length" else "stop",
+        "stop" if choice.finish_reason in ENDED else "length",
         thoughts=message.reasoning_content or message.reasoning or "",
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,

@@ -80,6 +80,18 @@ def test_tokens_the_end_and_thoughts_that_the_server_keeps_apart_are_read(serve)
     assert {(reply.finish_reason, reply.completion_tokens) for [reply] in replies} == {("length", 5)}
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        *((word, "stop") for word in ("stop", "eos", "eos_token", "stop_sequence", None)),
+        *((word, "length") for word in ("length", "content_filter", "tool_calls", "abort", "")),
+    ],
+)
+def test_an_answer_is_finished_only_if_its_model_ended_it(serve, said, meant):
+    server = serve(lambda request: "It is", finish_reason=said)
+    assert ask(ServerConfig(base_url=server.url, model="stub"), chat("a")).finish_reason == meant
+
+
 def test_the_key_comes_from_the_environment(serve, monkeypatch):
     server = serve(lambda request: "x")
     monkeypatch.setenv("TOY_KEY", "secret")
