@@ -44,6 +44,8 @@ SCRIPT_NAMES = sorted({name for names in SCRIPTS.values() for name in names})
 SCRIPT = regex.compile("|".join(f"(?P<{name}>\\p{{{name}}})" for name in SCRIPT_NAMES))
 OTHER_LETTER = regex.compile(r"[^\p{Latin}\p{Common}\p{Inherited}]")
 MIN_LATIN_WORDS = 3  # in a line, before the identifier is asked about it alone
+MAX_IDENTIFIED = 10_000  # characters of a text that tell its language
+MAX_REMEMBERED = 500  # characters of a text whose language is remembered
 
 
 def prose(text: str) -> str:
@@ -59,7 +61,7 @@ def word_languages(text: str, target: str) -> Counter[str]:
     """
     counts: Counter[str] = Counter()
     text = prose(text)
-    everywhere = " ".join(LATIN_WORD.findall(text))
+    everywhere = ""  # the language of all Latin words, once a line asks for it
     for line in text.splitlines():
         latin = []
         for word in WORD.findall(line):
@@ -72,8 +74,11 @@ def word_languages(text: str, target: str) -> Counter[str]:
                 counts[OTHER] += 1
             elif len(word) > 1 and LATIN_WORD.search(word):
                 latin.append(word)
-        if latin:
-            counts[identify(" ".join(latin) if len(latin) >= MIN_LATIN_WORDS else everywhere)] += len(latin)
+        if len(latin) >= MIN_LATIN_WORDS:
+            counts[identify(" ".join(latin))] += len(latin)
+        elif latin:
+            everywhere = everywhere or identify(" ".join(LATIN_WORD.findall(text))[:MAX_IDENTIFIED])
+            counts[everywhere] += len(latin)
     return counts
 
 
@@ -98,9 +103,17 @@ def target_language(problem: Problem) -> str:
     return given if given in KNOWN else language_of(problem.question)
 
 
-@lru_cache(maxsize=65536)
 def identify(text: str) -> str:
     """The language of LATIN that `text`, in Latin letters, is in."""
+    return _remembered(text) if len(text) <= MAX_REMEMBERED else _classified(text)
+
+
+@lru_cache(maxsize=65536)
+def _remembered(text: str) -> str:
+    return _classified(text)
+
+
+def _classified(text: str) -> str:
     code: str = _identifier().classify(text)[0]
     return code
 

@@ -1,10 +1,12 @@
 """Words by language, and the reward for keeping to one."""
 
+import weakref
+
 import pytest
 from conftest import SHARED
 
 from aha.config import RewardConfig
-from aha.language import language_of, share_in, target_language, word_languages
+from aha.language import identify, language_of, share_in, target_language, word_languages
 from aha.rewards import load_rewards, score
 from aha.types import Problem, UserError
 
@@ -93,6 +95,29 @@ def test_a_switch_between_sentences_and_one_inside_a_sentence_are_seen():
     within = "First I add 两个 numbers and then 减去 what was eaten."
     share, words = share_in(within, "en")
     assert (round(share * words), words) == (8, 12)
+
+
+class Text(str):
+    """A text that tells whether somebody still holds it."""
+
+
+def test_a_long_text_is_not_held_once_its_language_is_known():
+    short, long = Text(SENTENCES["de"]), Text(f"{SENTENCES['de']} " * 1000)
+    assert identify(short) == identify(long) == "de"
+    held = weakref.ref(long)
+    del long
+    assert held() is None
+
+
+def test_short_lines_ask_once_for_the_language_of_the_whole_text_and_others_never(monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr("aha.language.identify", lambda text: asked.append(text) or "sv")
+    word_languages("Ja, ja.\n" * 10_000, "en")
+    assert len(asked) == 1
+    assert len(asked[0]) <= 10_000
+    asked.clear()
+    assert word_languages(f"{SENTENCES['en']}\n\n{SENTENCES['de']}", "en").keys() == {"sv"}
+    assert [text.split()[0] for text in asked] == ["First", "Zuerst"]
 
 
 def consistency(thoughts: str, **changes) -> float:
