@@ -43,7 +43,8 @@ def processors(root: Path = Path("/")) -> int:
             top = root / "sys/fs/cgroup" / controllers
             folder = top / own.lstrip("/")  # which a container may not see: the top is its own then
             quotas += [_quota(group) for group in (folder, *folder.parents) if group.is_relative_to(top)]
-    return math.ceil(min(len(os.sched_getaffinity(0)), *quotas))
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+    return math.ceil(min(allowed, *quotas))
 
 
 def _quota(group: Path) -> float:
