@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from aha import __version__, cli
 from aha.cli import app
 from aha.data.presets import PRESETS
+from aha.metrics import bootstrap
 from aha.model import save_policy
 
 RECIPE = """
@@ -202,7 +203,7 @@ def test_eval_against_another_model_tells_the_paired_difference(make_policy, mod
     assert lines[2].split()[:2] == ["difference", "+0.000"]
     written = json.loads(Path("both.json").read_text())
     assert list(written) == ["against", "model", "difference"]
-    assert written["difference"] == {"countdown/pass@1": {"value": 0.0, "low": 0.0, "high": 0.0, "n": 4}}
+    assert written["difference"] == {"countdown/pass@1": bootstrap([0.0] * 4, bounds=(-1, 1)).as_dict()}
     aha_here("eval", *options, "--json", "alone.json", "--answers", "alone.parquet")
     assert json.loads(Path("alone.json").read_text()) == written["model"]
     assert pyarrow.parquet.read_table("both.parquet").equals(pyarrow.parquet.read_table("alone.parquet"))

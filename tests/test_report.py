@@ -19,7 +19,7 @@ from aha import pipeline
 from aha.chat import parse
 from aha.cli import app
 from aha.config import PromptConfig
-from aha.metrics import Measure
+from aha.metrics import bootstrap
 from aha.recipe import load_recipe
 from aha.report import answers, draw, words, write_report
 from aha.report.run import read_run
@@ -348,7 +348,7 @@ def test_result_is_the_paired_difference_of_stages_with_a_policy(run):
     add_stage(run, "cold", "sample", metrics={"math/pass@1": measure(0.9)})
     found = words.result(read_run(run))
     assert (found.first, found.last, found.verb) == ("base", "zero", "rose")
-    assert found.difference == Measure(0.5, 0.5, 0.5, 100)
+    assert found.difference == bootstrap([0.5] * 100, bounds=(-1, 1))
     write_answers(run / "zero" / "rollouts" / "eval.parquet", before)
     assert words.result(read_run(run)).verb == "did not clearly change:"
     write_answers(run / "base" / "rollouts" / "eval.parquet", after)
