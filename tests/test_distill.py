@@ -123,7 +123,7 @@ def gradient_by_hand(policy: Policy, teacher: Policy, rows: list[Row], cfg: Grpo
             gain = torch.min(ratio * advantage, ratio.clamp(1 - cfg.epsilon, 1 + cfg.epsilon) * advantage)
         if cfg.beta:
             apart = torch.tensor(row.ref_logps) - logp
-            gain = gain - cfg.beta * (apart.exp() - apart - 1)
+            gain = gain - cfg.beta * ratio * (apart.exp() - apart - 1)
         divisor = {
             "grpo": len(rows) * len(logp),
             "dr_grpo": len(rows) * cfg.max_completion_length,
