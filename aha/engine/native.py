@@ -170,7 +170,7 @@ class _Decoder:
         self._copy_spare([first + i for i, prompt in enumerate(prompts) if prompt == self.spare_prompt])
         placed = [(first + i, prompt) for i, prompt in enumerate(prompts) if prompt != self.spare_prompt]
         for part in microbatches([len(self.prompt_ids[prompt]) for prompt in fresh], PREFILL_TOKENS):
-            chosen = [fresh[i] for i in sorted(part)]
+            chosen = [fresh[i] for i in sorted(part)]  # the last one may be of a group that is only partly admitted
             self._prefill(chosen, [(row, prompt) for row, prompt in placed if prompt in chosen])
 
         self.active += rows

@@ -245,9 +245,8 @@ def score(
     """Scores of a batch: one per completion, None where the reward skips it.
 
     `columns` holds one mapping per completion; a column reaches the function as a list, and never in the place of one of its
-    settings. With `ahead` a reward for which
-    `begins_ahead` holds begins its work there and gives no scores. Raises UserError where the
-    data lacks a column that the function asks for, or where the function returns something else than scores.
+    settings. With `ahead` a reward for which `begins_ahead` holds begins its work there and gives no scores. Raises UserError
+    where the data lacks a column that the function asks for, or where the function returns something else than scores.
     """
     function = reward.function
     taken = {*GIVEN, *getattr(function, "keywords", {})}  # what the caller and the recipe give wins over a column
