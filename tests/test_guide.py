@@ -17,11 +17,11 @@ from aha.types import UserError
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
-guide = import_module("guide")
+guide, record = import_module("guide"), import_module("record")
 
 PAGE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 PROSE = guide.MARKS.sub("", PAGE)
-STAGES = [cfg.name for cfg in load_recipe(guide.RECIPE).stages]
+STAGES = [cfg.name for cfg in load_recipe(record.RECIPE).stages]
 NODE = r'\w+(\["[^"]+"\]|\(\["[^"]+"\]\))?'
 EDGE = rf"{NODE} -->(\|\w+\|)? {NODE}"
 
@@ -30,7 +30,7 @@ def test_page_and_charts_are_what_the_recorded_run_and_the_recipe_make():
     files = guide.guide_files(PAGE)
     stale = [name for name, text in files.items() if (ROOT / "docs" / name).read_text(encoding="utf-8") != text]
     assert stale == []
-    charts = {f"runs/{path.name}" for path in (ROOT / "docs" / "runs").glob(f"{guide.RECORD.stem}-*.svg")}
+    charts = {f"runs/{path.name}" for path in (ROOT / "docs" / "runs").glob(f"{record.RECORD.stem}-*.svg")}
     assert charts == files.keys() - {"guide.md", "../README.md"}
 
 
@@ -47,7 +47,7 @@ def test_every_stage_of_the_recipe_has_a_section_with_all_its_parts():
 
 def test_recipe_lines_are_quoted_and_together_are_the_stages_of_the_recipe():
     quoted = re.findall(r"generated: recipe_\w+ -->\n\n```yaml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    lines = [line.strip() for line in guide.RECIPE.read_text().splitlines() if line.strip()]
+    lines = [line.strip() for line in record.RECIPE.read_text().splitlines() if line.strip()]
     start = next(i for i, line in enumerate(lines) if line.startswith("name:"))
     assert [line.strip() for text in quoted for line in text.splitlines() if line.strip()] == [
         line for line in lines[start:] if line != "stages:"
@@ -96,11 +96,11 @@ def test_links_lead_to_files_and_headings():
 
 
 def test_record_is_small_and_names_no_path_and_no_machine():
-    text = guide.RECORD.read_text(encoding="utf-8")
+    text = record.RECORD.read_text(encoding="utf-8")
     assert len(text.encode()) < 150_000
     assert max(map(len, text.splitlines())) < 4_000
     assert not re.search(r'"[/~]|/(home|root|tmp|work|Users)/', text)
-    assert guide.dumped(json.loads(text)) + "\n" == text
+    assert record.dumped(json.loads(text)) + "\n" == text
 
 
 @pytest.fixture
@@ -139,16 +139,16 @@ stages:
   - {name: cold, kind: sample, model: "${zero.model}", data: {source: countdown}}
 """
     )
-    monkeypatch.setattr(guide, "RECIPE", recipe)
-    monkeypatch.setattr(guide, "RECORD", tmp_path / "toy.json")
-    monkeypatch.setattr(guide, "AIMS", {"zero": ("math/pass@1", 0, 1)})
+    monkeypatch.setattr(record, "RECIPE", recipe)
+    monkeypatch.setattr(record, "RECORD", tmp_path / "toy.json")
+    monkeypatch.setattr(record, "AIMS", {"zero": ("math/pass@1", 0, 1)})
     return run
 
 
 def test_a_recorded_run_is_written_into_the_page(folder):
-    told = guide.record(folder)
-    guide.RECORD.write_text(guide.dumped(told))
-    assert json.loads(guide.RECORD.read_text()) == json.loads(json.dumps(told))
+    told = record.record(folder)
+    record.RECORD.write_text(record.dumped(told))
+    assert json.loads(record.RECORD.read_text()) == json.loads(json.dumps(told))
     names = [
         "run",
         "chain",
@@ -175,12 +175,12 @@ def test_a_recorded_run_is_written_into_the_page(folder):
 
 
 def test_differences_are_paired_and_told_only_where_the_answers_give_the_measure(folder):
-    [_, zero, _] = guide.record(folder)["stages"]
+    [_, zero, _] = record.record(folder)["stages"]
     assert zero["differences"]["base"]["math/pass@1"][::3] == [0.833333, 6]
     assert zero["differences"]["base"]["format/rate"][0] == -0.166667
     stage = read_run(folder).stages[0]
-    stage.measures["format/rate"] = guide.Measure(0.5, 0.4, 0.6, 3)  # as with several answers to each problem
-    assert "format/rate" not in guide.by_problem(stage)
+    stage.measures["format/rate"] = record.Measure(0.5, 0.4, 0.6, 3)  # as with several answers to each problem
+    assert "format/rate" not in record.by_problem(stage)
 
 
 def test_values_are_rounded_once_and_told_alike_in_guide_and_readme(folder):
@@ -189,17 +189,17 @@ def test_values_are_rounded_once_and_told_alike_in_guide_and_readme(folder):
     (folder / "zero" / "stage.json").write_text(
         json.dumps({**manifest, "metrics": {**manifest["metrics"], "words/pass@1": share}})
     )
-    told = guide.record(folder)
+    told = record.record(folder)
     assert "0.896<br>[0.870, 0.910]" in guide.overview(told)
     assert "| metric | base | zero |" in guide.results(told)
     assert "| `words/pass@1` |  | 0.896 |" in guide.results(told)
 
 
 def test_curves_are_thinned_to_means(folder):
-    [_, zero, _] = guide.record(folder)["stages"]
+    [_, zero, _] = record.record(folder)["stages"]
     assert zero["curves"].keys() == {"reward"}
     steps, values = zero["curves"]["reward"]
-    assert len(steps) <= guide.MAX_POINTS
+    assert len(steps) <= record.MAX_POINTS
     assert steps[0] == values[0] == 1.5  # of the first four
 
 
@@ -214,18 +214,18 @@ def test_more_curves_than_colours_are_told_apart():
 def test_settings_that_the_run_did_not_have_are_told(folder):
     config = yaml.safe_load((folder / "zero" / "config.yaml").read_text()) | {"max_steps": 7}
     (folder / "zero" / "config.yaml").write_text(yaml.safe_dump(config))
-    told = guide.record(folder)
+    told = record.record(folder)
     assert "max_steps" in told["other_settings"]["zero"]
     assert "`max_steps`" in guide.about_run(told)
     assert "has changed since" not in guide.about_run(told)
-    guide.RECIPE.write_text(guide.RECIPE.read_text() + "seed: 7\n")
+    record.RECIPE.write_text(record.RECIPE.read_text() + "seed: 7\n")
     assert "has changed since" in guide.about_run(told)
 
 
 def test_an_unfinished_run_and_an_unknown_stage_are_one_clear_line(folder):
-    guide.RECORD.write_text(guide.dumped(guide.record(folder)))
+    record.RECORD.write_text(record.dumped(record.record(folder)))
     with pytest.raises(UserError, match=r"effect_other: toy\.json holds no stage other"):
         guide.guide_files("<!-- generated: effect_other -->\n<!-- end -->")
     (folder / "zero" / "stage.json").unlink()
     with pytest.raises(UserError, match=r"stage zero of toy\.yaml is missing or unfinished"):
-        guide.record(folder)
+        record.record(folder)
