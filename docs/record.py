@@ -35,6 +35,7 @@ WIDTH = 128  # columns of the record that a list or mapping may take to stand on
 MAX_POINTS = 30  # of a recorded curve
 CURVES = ("reward and its parts", "accuracy", "loss", "completion length (tokens)")  # of those in the report
 SOLVED = ("pass@1", "answered", "refused")  # what the share of solved problems of a task may be called
+COUNTS = ("length/mean", "language/words")  # measures that are no shares
 # What a stage is for: the measure that its first sentence is about and that its sample is chosen by, with what that is
 # before and after it in the sample.
 AIMS = {
@@ -142,7 +143,7 @@ def differences(old: Values, new: Values) -> dict[str, list[float]]:
     for name in new:
         changes = [value - old[name][key] for key, value in new[name].items() if key in old.get(name, {})]
         if changes:
-            found[name] = numbers_of(bootstrap(changes))
+            found[name] = numbers_of(bootstrap(changes, bounds=None if name in COUNTS else (-1, 1)))
     return found
 
 

@@ -11,11 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
 import yaml
+from record import by_problem, differences
 
 from aha.log import clock, told
-from aha.metrics import Measure, bootstrap
+from aha.metrics import Measure
+from aha.report.run import read_run
 
 TASK = "countdown/pass@1"
 
@@ -74,19 +75,17 @@ def by_metric(folders: list[Path], keys: list[str]) -> list[str]:
     return lines
 
 
-def by_difference(folders: list[Path], before: str, after: str) -> list[str]:
-    """For every task a row for every run: by how much a stage solves a larger share of the problems than another."""
-    lines = ["| run | task | difference [95% interval] | problems |", "|---|---|---|---|"]
+def by_difference(folders: list[Path], before: str, after: str, keys: list[str]) -> list[str]:
+    """For every metric a row for every run: what a stage has more of it than another, over the problems of both."""
+    found = {}
     for folder in folders:
-        solved: list[dict[tuple[str, str], bool]] = []
-        for name in (before, after):
-            rows = pyarrow.parquet.read_table(folder / name / "rollouts" / "eval.parquet").to_pylist()
-            solved.append({(row["kind"], row["problem"]): row["solved"] for row in rows})  # one answer to each
-        for task in dict.fromkeys(kind for kind, _ in solved[0]):
-            keys = [key for key in solved[0] if key[0] == task and key in solved[1]]
-            difference = bootstrap([float(solved[1][key]) - float(solved[0][key]) for key in keys], bounds=(-1, 1))
-            told_difference = f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
-            lines.append(f"| {folder.name} | {task} | {told_difference} | {len(keys)} |")
+        values = {stage.name: by_problem(stage) for stage in read_run(folder).stages if stage.name in (before, after)}
+        found[folder] = differences(values[before], values[after])
+    lines = ["| metric | run | difference [95% interval] | problems |", "|---|---|---|---|"]
+    for key in keys or next(iter(found.values())):
+        for folder, changes in found.items():
+            change, low, high, n = changes[key]
+            lines.append(f"| {key} | {folder.name} | {change:+.3f} [{low:+.3f}, {high:+.3f}] | {n:,} |")
     return lines
 
 
@@ -96,13 +95,18 @@ def main() -> None:
     parser.add_argument("--seeds", action="store_true", help="runs of one recipe with several seeds: a row for every stage")
     parser.add_argument("--stages", action="store_true", help="runs of one recipe: a column for every stage")
     parser.add_argument("--against", nargs=2, metavar=("BEFORE", "AFTER"), help="two stages, compared problem by problem")
-    parser.add_argument("--metrics", nargs="+", default=[TASK, "format/rate", "length/mean"], help="with --seeds or --stages")
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], help="of --seeds, --stages and --against; of the last all if not told"
+    )
     args = parser.parse_args()
+    metrics = args.metrics or [TASK, "format/rate", "length/mean"]
     if args.against:
-        print("\n".join(by_difference(args.runs, *args.against)))
-        return
-    by = by_metric if args.stages else by_stage
-    print("\n".join(by(args.runs, args.metrics) if args.seeds or args.stages else by_run(args.runs)))
+        lines = by_difference(args.runs, *args.against, args.metrics)
+    elif args.stages:
+        lines = by_metric(args.runs, metrics)
+    else:
+        lines = by_stage(args.runs, metrics) if args.seeds else by_run(args.runs)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

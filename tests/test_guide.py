@@ -178,6 +178,10 @@ def test_differences_are_paired_and_told_only_where_the_answers_give_the_measure
     [_, zero, _] = record.record(folder)["stages"]
     assert zero["differences"]["base"]["math/pass@1"][::3] == [0.833333, 6]
     assert zero["differences"]["base"]["format/rate"][0] == -0.166667
+    same = record.by_problem(read_run(folder).stages[0])
+    change, low, high, n = record.differences(same, same)["math/pass@1"]
+    assert (change, n) == (0, 6)
+    assert low < 0 < high  # six answers that stay as they are do not say that none would change
     stage = read_run(folder).stages[0]
     stage.measures["format/rate"] = record.Measure(0.5, 0.4, 0.6, 3)  # as with several answers to each problem
     assert "format/rate" not in record.by_problem(stage)
