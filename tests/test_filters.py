@@ -321,6 +321,20 @@ def test_countdown_shares_its_wording_and_goes_only_where_the_numbers_are_the_sa
     assert len(kept) >= 0.99 * len(asked)
 
 
+@pytest.mark.parametrize("form", ["{}", "7. {}", "{} Explain in at most 3 sentences.", "Problem 12: {} Answer in 2 words."])
+def test_a_templated_question_goes_with_whatever_stands_around_it(form):
+    known = [countdown.question(*problem) for problem in islice(countdown.problems("test", 1), 50)]
+    other = asking(form.format(countdown.question(*next(countdown.problems("train", 1)))))
+    assert filters.without_overlap([*[asking(form.format(question)) for question in known], other], known) == [other]
+
+
+def test_numbers_of_an_instruction_tell_no_questions_apart():
+    form = "Answer the following question in at most 3 short sentences: {}"
+    known = [form.format(f"what is the {colour} thing?") for colour in ("red", "green", "blue", "grey", "pink")]
+    other, same = asking(form.format("who was the first king?")), asking(form.format("please, what is the red thing?"))
+    assert filters.without_overlap([other, same], known) == [other]
+
+
 def test_word_problems_share_their_wording_and_go_where_one_is_in_the_evaluation():
     known = [problem.question for problem in islice(words.problems("test", 1), 200)]
     asked = [problem.question for problem in islice(words.problems("train", 1), 600)]

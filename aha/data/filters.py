@@ -259,8 +259,8 @@ def without_overlap(traces: Sequence[Trace], questions: Iterable[str], n: int = 
     Questions of one generator, or with one instruction at their end, share wording that says nothing about what is asked.
     So `n` words in common count for themselves only if some half of them, numbers alike, is rare: in fewer than COMMON of
     the evaluation questions, or COMMON_SHARE of them. The traces have no say in it, else many copies of a question would
-    make boilerplate of it. Boilerplate in common counts where the two questions also have the same numbers in whatever
-    order or, without any, the same words: then they are one problem.
+    make boilerplate of it. Boilerplate in common counts where the question of the trace also has all numbers of the other
+    one, in whatever order, or, where that has none of its own, all its words: then one holds the other.
     """
     if n < 2:
         raise UserError(f"overlap of {n} words: want at least 2")
@@ -268,22 +268,37 @@ def without_overlap(traces: Sequence[Trace], questions: Iterable[str], n: int = 
     asked = {question: words_of(question) for question in {trace.problem.question for trace in traces}}
     half = n // 2
     num_questions = Counter(run for words in known for run in set(_runs(_numbers_alike(words), half)))
+    num_literal = Counter(run for words in known for run in set(_runs(words, half)))
     common = max(COMMON, COMMON_SHARE * len(known))
 
     def telling(words: Words) -> set[Words]:
         is_rare = [num_questions[run] < common for run in _runs(_numbers_alike(words), half)]
         return {run for i, run in enumerate(_runs(words, n)) if any(is_rare[i : i + n - half + 1])}
 
+    def is_fixed(run: Words) -> bool:
+        """Whether most questions with this wording also have its numbers, as in "in at most 3 sentences"."""
+        return 2 * num_literal[run] > num_questions[_numbers_alike(run)] >= common
+
+    def own_of(words: Words) -> Words:
+        """What tells questions of one template apart: the numbers that differ between them or, without any, all words."""
+        runs = _runs(words, half)
+        fixed = {place for start, run in enumerate(runs) if is_fixed(run) for place in range(start, start + len(run))}
+        return tuple(word for i, word in enumerate(words) if NUMBER.fullmatch(word) and i not in fixed) or words
+
     telling_known: set[Words] = set()
-    same_known: dict[Words, set[Words]] = defaultdict(set)
-    for words in known:
+    templated: dict[str, list[tuple[Counter[str], set[Words]]]] = defaultdict(list)  # by one of the words that are their own
+    for words in filter(None, known):
         telling_known |= telling(words)
-        same_known[_what_differs(words)] |= set(_runs(words, n))
-    overlapping = {
-        question
-        for question, words in asked.items()
-        if not telling_known.isdisjoint(_runs(words, n)) or not same_known[_what_differs(words)].isdisjoint(_runs(words, n))
-    }
+        own = own_of(words)
+        templated[own[0]].append((Counter(own), set(_runs(words, n))))
+
+    def is_known(words: Words) -> bool:
+        runs, counts = set(_runs(words, n)), Counter(words)
+        if not telling_known.isdisjoint(runs):
+            return True
+        return any(own <= counts and not theirs.isdisjoint(runs) for word in counts for own, theirs in templated.get(word, ()))
+
+    overlapping = {question for question, words in asked.items() if is_known(words)}
     return [trace for trace in traces if trace.problem.question not in overlapping]
 
 
@@ -297,11 +312,6 @@ def words_of(text: str) -> Words:
 
 def _numbers_alike(words: Words) -> Words:
     return tuple("#" if NUMBER.fullmatch(word) else word for word in words)
-
-
-def _what_differs(words: Words) -> Words:
-    """What tells questions of one template apart: their numbers or, without any, all their words, in any order."""
-    return tuple(sorted(word for word in words if NUMBER.fullmatch(word)) or sorted(words))
 
 
 def _runs(words: Words, size: int) -> list[Words]:
