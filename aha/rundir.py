@@ -183,16 +183,22 @@ def disk_faults_are_user_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old content or all of the new, also where several processes write it."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Write a text file so that readers see the old content or all of the new, also where several processes write it. A link
+    is followed, and what is no plain file, such as /dev/stdout, is written to."""
+    if path.exists() and not path.is_file():
+        with disk_faults_are_user_errors(path):
+            path.write_text(text, encoding="utf-8")
+        return
+    target = path.resolve()
+    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         with disk_faults_are_user_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            temporary.replace(target)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -235,12 +241,12 @@ def fingerprint(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
 
 
 def fingerprint_path(path: Path, suffix: str | None = None) -> str:
-    """sha256 over names and contents of a file, or of all files of a folder but its documentation; with `suffix` of those
-    that end in it."""
+    """sha256 over names and contents of a file, or of all files of a folder but its documentation and what is hidden, where
+    downloads and file managers keep their notes; with `suffix` of those that end in it."""
     digest = hashlib.sha256()
     files = [path]
     if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        inside = sorted(file for file in path.rglob("*") if file.is_file() and not _is_hidden(file.relative_to(path)))
         files = [file for file in inside if (file.suffix == suffix if suffix else file.suffix != ".md")]
     for file in files:
         name = file.relative_to(path) if path.is_dir() else file.name
@@ -248,6 +254,10 @@ def fingerprint_path(path: Path, suffix: str | None = None) -> str:
         with file.open("rb") as opened:
             hashlib.file_digest(opened, lambda: digest)  # which reads on into it, piece by piece
     return digest.hexdigest()
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__pycache__" for part in path.parts)
 
 
 def describe_files(stage: StageDir, outputs: Iterable[str]) -> dict[str, dict[str, Any]]:

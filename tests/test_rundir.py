@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,22 @@ def test_a_file_is_written_with_its_folders_and_leaves_nothing_else(tmp_path):
     write_atomic(path, "中文\n")
     assert path.read_text(encoding="utf-8") == "中文\n"
     assert [file.name for file in path.parent.iterdir()] == ["stage.json"]
+
+
+def test_a_link_is_followed_and_a_pipe_is_written_to(tmp_path):
+    (tmp_path / "old.json").write_text("old")
+    (tmp_path / "latest.json").symlink_to("old.json")
+    write_atomic(tmp_path / "latest.json", "new")
+    assert (tmp_path / "latest.json").is_symlink()
+    assert (tmp_path / "old.json").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write_atomic(tmp_path / "pipe", "{}\n")
+    reader.join(60)
+    assert read == ["{}\n"]
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_file_keeps_its_old_content_when_writing_fails(tmp_path, failing_flush):
@@ -215,6 +232,14 @@ def test_the_fingerprint_of_a_folder_changes_with_it(folder, change):
     before = fingerprint_path(folder)
     change(folder)
     assert fingerprint_path(folder) != before
+
+
+@pytest.mark.parametrize("name", [".cache/huggingface/download/a.txt.metadata", ".DS_Store", "__pycache__/a.pyc", "README.md"])
+def test_notes_of_other_programs_and_documentation_are_no_part_of_a_folder(folder, name):
+    before = fingerprint_path(folder)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text("later")
+    assert fingerprint_path(folder) == before
 
 
 def test_the_fingerprint_of_a_file_changes_with_its_content(tmp_path):
