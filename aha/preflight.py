@@ -41,7 +41,8 @@ def check(recipe: Recipe) -> None:
                     rows = load(_one_row(source))
                     if load is load_problems:
                         is_taught_only = field == "data" and isinstance(cfg, GrpoStage) and not rewards  # by a teacher
-                        _check_columns(rows, rewards if field == "data" else [], is_graded=not is_taught_only)
+                        is_graded = field != "decontaminate" and not is_taught_only  # there questions alone are read
+                        _check_columns(rows, rewards if field == "data" else [], is_graded)
             _check_tasks(cfg)
         except UserError as error:
             raise UserError(f"{cfg.name}: {error}") from error

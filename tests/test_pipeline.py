@@ -640,6 +640,14 @@ def test_data_that_a_late_stage_cannot_read_stops_the_run_before_its_first_one(t
     stops_before_it_begins(tmp_path, model_folder, stage, words)
 
 
+def test_of_data_to_decontaminate_against_only_questions_are_wanted(tmp_path, model_folder):
+    (tmp_path / "here.jsonl").write_text('{"question": "1+1?"}\n')
+    late = {"decontaminate": [{"source": str(tmp_path / "here.jsonl"), "grader": "countdown"}]}
+    stage = {"name": "late", "kind": "sample", "model": str(model_folder), "data": "countdown", **late}
+    (tmp_path / "toy.yaml").write_text(json.dumps({"name": "toy", "stages": [stage]}))
+    preflight.check(load_recipe(tmp_path / "toy.yaml"))
+
+
 @pytest.mark.parametrize(
     ("stage", "words"),
     [
