@@ -16,6 +16,7 @@ import pytest
 import yaml
 from rich.console import Console
 from stub_server import StubServer, text_of
+from test_filters import trace as toy_trace
 from typer.testing import CliRunner
 
 from aha import sample, sft
@@ -24,6 +25,7 @@ from aha.cli import app
 from aha.config import DataConfig, PromptConfig, validate
 from aha.data.filters import FILTERS
 from aha.data.refine import STEPS
+from aha.data.review import reviewed
 from aha.data.sources import load_problems, load_texts
 from aha.data.wording import from_few_shot
 from aha.log import StageLog
@@ -743,6 +745,16 @@ def test_a_verdict_on_a_text_that_has_changed_is_named_with_its_row(serve):
     with pytest.raises(UserError, match=r"review\.csv: row 2, id sums/0#0: column text is not that of this trace"):
         run({**values, "refine": ["reasoning_summary"]})
     assert len(run(values)[1]) == 3
+
+
+def test_a_long_trace_and_a_task_that_begins_like_a_formula_can_be_reviewed(tmp_path):
+    long = toy_trace("word " * 40_000)
+    long = replace(long, problem=replace(long.problem, id="-hard/0", task="-hard"))
+    with pytest.raises(UserError, match="1 traces to look at"):
+        reviewed([long], tmp_path / "review.csv")
+    text = (tmp_path / "review.csv").read_text(encoding="utf-8")
+    (tmp_path / "review.csv").write_text(text.replace("\n, -hard", "\nyes, -hard"), encoding="utf-8")
+    assert reviewed([long], tmp_path / "review.csv") == [long]
 
 
 def test_a_review_that_lacks_rows_or_columns_is_named(serve):

@@ -127,6 +127,14 @@ def test_a_template_with_other_braces_is_one_line(tmp_path, template):
         load(path, question=template)
 
 
+@pytest.mark.parametrize("name", ["m.csv", "m.jsonl"])
+def test_the_mark_of_spreadsheet_programs_and_long_fields_are_read(tmp_path, name):
+    rows = [{**row, "gold": "9" * 200_000} for row in ROWS]
+    path = write(tmp_path / name, rows)
+    path.write_text("\ufeff" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert [problem.columns["gold"] for problem in load(path)] == [row["gold"] for row in rows]
+
+
 def test_a_row_of_csv_with_too_many_fields_is_named(tmp_path):
     (tmp_path / "m.csv").write_text("question,gold\n1+1?,2\n2+2?,4,5\n")
     with pytest.raises(UserError, match=r"m\.csv: row 2"):

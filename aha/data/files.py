@@ -16,6 +16,8 @@ from aha.types import UserError
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 
+MAX_FIELD = 2**31 - 1  # characters of a field of CSV, for which Python allows 131,072 by default: thoughts are longer
+
 Row = dict[str, Any]
 
 
@@ -74,13 +76,15 @@ def read(file: Path, header: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
 
 
 def _open(file: Path, mode: str) -> IO[Any]:
-    arguments: dict[str, Any] = {} if mode == "rb" else {"encoding": "utf-8", "newline": ""}
+    """The file, unpacked; of text without the mark that spreadsheet programs put at its start."""
+    arguments: dict[str, Any] = {} if mode == "rb" else {"encoding": "utf-8-sig", "newline": ""}
     opener: Callable[..., IO[Any]] = gzip.open if file.suffix == ".gz" else open
     return opener(file, mode, **arguments)
 
 
 def _read_table(file: Path, opened: IO[str], header: Sequence[str]) -> Iterator[tuple[str, Row]]:
     """CSV, and TSV, in which quotation marks are text like any other."""
+    csv.field_size_limit(MAX_FIELD)
     form: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if suffix_of(file) == ".tsv" else {}
     for i, row in enumerate(csv.DictReader(opened, header or None, **form), 1):
         if None in row:

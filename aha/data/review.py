@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aha.data.files import MAX_FIELD
 from aha.rundir import write_atomic
 from aha.types import Trace, UserError
 
@@ -46,9 +47,9 @@ def reviewed(traces: Sequence[Trace], path: Path) -> list[Trace]:
         raise UserError(f"{path}: {len(traces)} traces to look at: write yes or no into column keep and run again")
     verdicts = read_review(path)
     for trace in traces:
-        if trace.id not in verdicts:
+        verdict = verdicts.get(trace.id)
+        if verdict is None:
             raise UserError(f"{path}: no row with id {trace.id}")
-        verdict = verdicts[trace.id]
         if verdict.text != digest(trace):
             raise UserError(
                 f"{path}: row {verdict.row}, id {trace.id}: column text is not that of this trace, which must have changed "
@@ -69,6 +70,7 @@ def _cell(value: Any) -> str:
 
 def read_review(path: Path) -> dict[str, Verdict]:
     """What people say of each trace, by its id. Rows count as spreadsheet programs count them: the header is row 1."""
+    csv.field_size_limit(MAX_FIELD)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -81,5 +83,5 @@ def read_review(path: Path) -> dict[str, Verdict]:
         word = (row["keep"] or "").strip().casefold()
         if word not in YES | NO:
             raise UserError(f"{path}: row {number}, id {row['id']}: keep is {row['keep']!r}: want yes or no")
-        verdicts[row["id"]] = Verdict(number, word in YES, row["text"])
+        verdicts[(row["id"] or "").removeprefix(" ")] = Verdict(number, word in YES, row["text"])
     return verdicts
