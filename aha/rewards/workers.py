@@ -76,7 +76,11 @@ def serve() -> None:
     from aha.rewards.maths import decide_by_algebra
     from aha.rewards.symbols import same_expression
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    except (ValueError, OSError):
+        if sys.platform == "linux":  # elsewhere the address space has no limit
+            raise
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     same_expression("x", "y")  # imports sympy before any time is counted
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")

@@ -211,7 +211,7 @@ def _watch(process: "subprocess.Popen[bytes]", limits: Limits) -> Outcome:
             if left <= 0:
                 verdict = "timed out"
                 break
-            ended = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            ended = _has_ended(process)
             if selector.get_map():
                 for key, _ in selector.select(0 if ended else min(left, 0.02)):
                     _drain(key.fileobj, written, limits.output_kb * 1024, selector.unregister)  # type: ignore[arg-type]
@@ -226,6 +226,13 @@ def _watch(process: "subprocess.Popen[bytes]", limits: Limits) -> Outcome:
         code = process.wait()
     stdout, stderr = (bytes(data).decode("utf-8", "replace") for data in written.values())
     return Outcome(verdict or _status(code, stderr, seconds, limits), stdout, stderr[-STDERR_TAIL:], seconds)
+
+
+def _has_ended(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a process has ended. Where the system can tell, it is not waited for yet, so that its number stays its own."""
+    if hasattr(os, "waitid"):  # macOS has it from Python 3.13 on
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return process.poll() is not None
 
 
 def _drain(pipe: IO[bytes], written: dict[IO[bytes], bytearray], limit: int, close: Callable[[IO[bytes]], object]) -> None:
