@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aha.log import printable
 from aha.metrics import Measure, wilson
 from aha.rewards.extract import find_answer
 from aha.rewards.judge import judge
@@ -227,6 +228,7 @@ def told_rows(audit: Audit, found: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in ("gold", "answer", "completion", "reason"):
             if (text := item["row"].get(name, item.get(name))) is not None:
                 text = json.dumps(text, ensure_ascii=False) if not isinstance(text, str) else " ".join(text.split())
+                text = printable(text)
                 lines.append(f"  {name:11}{text if len(text) <= WIDTH - 13 else '...' + text[-(WIDTH - 16) :]}")
     if len(found) > SHOWN:
         lines.append(f"and {len(found) - SHOWN:,} more; --out FILE keeps all")

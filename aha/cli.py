@@ -18,6 +18,7 @@ from aha import __version__
 from aha.bundled import BUNDLED_MODELS, DEFAULT_MODEL
 from aha.config import validate
 from aha.data.presets import PRESETS
+from aha.log import printable
 from aha.recipe import load_recipe
 from aha.rewards.kinds import KINDS, Kind, kind_named
 from aha.rundir import UNUSABLE
@@ -414,5 +415,5 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"aha: {' '.join(message.split())}", file=sys.stderr)
+    print(f"aha: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

@@ -36,4 +36,5 @@ class Speaker:
         sampling = Sampling(f"{self.seed}/chat/{self.asked}", self.max_tokens, self.temperature)
         self.asked += 1
         [[sample]] = self.engine.generate([ids], 1, sampling)
-        return self.policy.prompt.prefill + printable(decode(sample.token_ids, self.policy.tokenizer, self.policy.stop_ids))
+        text = decode(sample.token_ids, self.policy.tokenizer, self.policy.stop_ids)
+        return printable(self.policy.prompt.prefill + text)

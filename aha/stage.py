@@ -23,7 +23,7 @@ from rich.console import Console
 
 from aha.config import validate
 from aha.graph import read_config
-from aha.log import StageLog
+from aha.log import StageLog, printable
 from aha.metrics import Measure
 from aha.recipe import OUTPUTS, resolve
 from aha.rundir import RunDir, describe_files, write_atomic
@@ -102,7 +102,7 @@ def main() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # `aha run` blocks them until here
         run_stage(RunDir(Path(run)), name, Console())
     except UserError as error:
-        print(f"aha: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"aha: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

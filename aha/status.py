@@ -14,7 +14,7 @@ from rich.text import Text
 
 from aha.graph import begun_stages, read_config
 from aha.lock import Holder, is_held, read_holder
-from aha.log import WIDTH, clock
+from aha.log import WIDTH, clock, printable
 from aha.rundir import RunDir, StageDir, is_evaluation
 from aha.types import UserError
 
@@ -145,7 +145,7 @@ def view(status: Status) -> Group:
     for stage in status.stages:
         what = f"{stage.state}: {stage.detail}" if stage.state == "failed" else f"{stage.state} {stage.detail}".strip()
         seconds = "" if stage.seconds is None else clock(stage.seconds)
-        table.add_row(stage.name, stage.kind, Text(what, COLOURS[stage.state]), seconds)
+        table.add_row(stage.name, stage.kind, Text(printable(what), COLOURS[stage.state]), seconds)
     return Group(Text(f"{status.run.path} ({status.name})"), table, Text(_last_line(status)))
 
 

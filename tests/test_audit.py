@@ -89,6 +89,13 @@ def test_what_is_told_fits_in_eighty_columns():
     assert lines[-1] == "and 10 more; --out FILE keeps all"
 
 
+def test_text_of_rows_cannot_reach_the_terminal():
+    rows = placed([{"gold": "3", "completion": "3\x1b]0;owned\a\x1b[31m", "label": True}])
+    audit = compare(("ours", "column:label"), [Verdict(False, "\x1b[2J")], [Verdict(True)])
+    found = [{"line": "1", "ours": False, "column:label": True, "reason": "\x1b[2J", "row": rows[0][1]}]
+    assert all(c.isprintable() for line in told_rows(audit, found) for c in line)
+
+
 def test_math_verify_is_asked_as_its_page_shows():
     assert math_verify_says("\\frac{1}{2}", "0.5")
     assert not math_verify_says("2", "3")
