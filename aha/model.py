@@ -1,8 +1,9 @@
 """Models: load and save Hugging Face folders, and score tokens. torch starts here."""
 
+import contextlib
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import torch.nn.functional as F
 from huggingface_hub.errors import HFValidationError
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from aha.bundled import bundled_folder, check_model
-from aha.chat import load_prompt, save_prompt, turn_end, with_template_prefill
+from aha.chat import PROMPT_FILE, load_prompt, save_prompt, turn_end, with_template_prefill
 from aha.config import ArchitectureConfig, PromptConfig
 from aha.stage_configs import StageConfig
 from aha.types import UserError
@@ -88,20 +90,18 @@ def load_policy(cfg: StageConfig, device: torch.device, dtype: torch.dtype = tor
     """
     source = _checked_source(cfg.model)
     options: dict[str, Any] = {"revision": cfg.model_revision, "trust_remote_code": cfg.trust_remote_code}
-    try:
-        config = AutoConfig.from_pretrained(source, **options)
-        if any(name.endswith(SCORING_CLASS) for name in config.architectures or ()):
-            raise UserError(f"{cfg.model} is a reward model: it marks texts and writes none")
-        on_disk = config.dtype or torch.float32
-        if cfg.attn_implementation:
-            options["attn_implementation"] = cfg.attn_implementation
+    config = load_config(cfg)
+    if any(name.endswith(SCORING_CLASS) for name in config.architectures or ()):
+        raise UserError(f"{cfg.model} is a reward model: it marks texts and writes none")
+    if cfg.attn_implementation:
+        options["attn_implementation"] = cfg.attn_implementation
+    with model_faults_are_user_errors(cfg.model):
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
         tokenizer = load_tokenizer(cfg.model, cfg.model_revision, cfg.trust_remote_code)
-    except (OSError, ValueError, HFValidationError) as error:
-        raise UserError(f"{cfg.model} is no model that can be loaded: {str(error).strip().splitlines()[0]}") from error
-    prompt = with_template_prefill(cfg.prompt or load_prompt(Path(source)) or PromptConfig(), tokenizer)
+    prompt = with_template_prefill(cfg.prompt or prompt_beside(source, cfg.model_revision) or PromptConfig(), tokenizer)
     switch_dropout_off(model)
-    return Policy(model.to(device), tokenizer, prompt, stop_token_ids(model, tokenizer), on_disk)
+    make_generation_config_valid(model)
+    return Policy(model.to(device), tokenizer, prompt, stop_token_ids(model, tokenizer), config.dtype or torch.float32)
 
 
 def switch_dropout_off(model: PreTrainedModel) -> None:
@@ -109,8 +109,27 @@ def switch_dropout_off(model: PreTrainedModel) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):  # which the attention function is given
-            module.attention_dropout = 0.0
+        for name, value in vars(module).items():  # which a function is given
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def make_generation_config_valid(model: PreTrainedModel) -> None:
+    """Some models come with settings of sampling and do not say that they sample, which transformers loads and refuses to
+    save: here it would do so at the first checkpoint. They are meant for sampling."""
+    with contextlib.suppress(ValueError):
+        model.generation_config.validate(strict=True)
+        return
+    model.generation_config.do_sample = True
+
+
+def prompt_beside(source: str, revision: str | None) -> PromptConfig | None:
+    """The prompt settings beside the weights of a folder or hub id; None where there are none."""
+    try:
+        found = cached_file(source, PROMPT_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
+    except OSError:  # offline, and never asked for: the weights come from the cache
+        return None
+    return load_prompt(Path(found).parent) if found else None
 
 
 def _checked_source(name: str) -> str:
@@ -143,6 +162,36 @@ def new_policy(
         pad_token_id=tokenizer.pad_token_id,
     )
     return Policy(model.to(default_device()), tokenizer, prompt, stop_token_ids(model, tokenizer), torch.bfloat16)
+
+
+def longest(model: PreTrainedModel) -> int:
+    """Tokens that a sequence may have.
+
+    With LongRoPE (arXiv 2402.13753) as many as the model was first made for: where a text is longer, other frequencies hold for
+    all texts of the batch, so that log-probabilities would depend on what else is in it.
+    """
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        first = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+        return int(first or config.max_position_embeddings)
+    return int(config.max_position_embeddings)
+
+
+def load_config(cfg: StageConfig) -> PreTrainedConfig:
+    """The configuration of `cfg.model`. Raises UserError where the name is no model."""
+    options: dict[str, Any] = {"revision": cfg.model_revision, "trust_remote_code": cfg.trust_remote_code}
+    with model_faults_are_user_errors(cfg.model):
+        return AutoConfig.from_pretrained(_checked_source(cfg.model), **options)
+
+
+@contextlib.contextmanager
+def model_faults_are_user_errors(name: str) -> Iterator[None]:
+    """Tell in one line what transformers says where `name` is no model or wants what is not installed."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, HFValidationError) as error:
+        raise UserError(f"{name} is no model that can be loaded: {str(error).strip().splitlines()[0]}") from error
 
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

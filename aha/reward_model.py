@@ -22,9 +22,9 @@ from aha.data.mixture import load_preference_mixture
 from aha.data.preferences import Preference
 from aha.log import StageLog
 from aha.metrics import Measure, bootstrap, mean, wilson
-from aha.model import Policy, autocast, compute_dtype, default_device, microbatches
+from aha.model import Policy, autocast, compute_dtype, default_device, longest, microbatches
 from aha.rundir import StageDir
-from aha.scorer import encode, load_reward_model, longest, rewards_of, score
+from aha.scorer import encode, load_reward_model, rewards_of, score
 from aha.stage_configs import RewardModelStage
 from aha.stop import STOP
 from aha.training import (
@@ -185,5 +185,5 @@ def evaluate(
             statistics.fmean((r > 0) == reply.is_good for r, reply in zip(pair, preference.replies, strict=True))
             for preference, pair in scored
         ]
-        measures["labels/accuracy"] = bootstrap(shares) if margins else wilson(sum(shares), len(shares))
+        measures["labels/accuracy"] = bootstrap(shares, bounds=(0, 1)) if margins else wilson(sum(shares), len(shares))
     return measures

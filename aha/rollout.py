@@ -19,7 +19,7 @@ from aha.data.mixture import load_mixture
 from aha.engine.native import NativeEngine, Sampling
 from aha.log import StageLog
 from aha.metrics import Measure, measure
-from aha.model import Policy
+from aha.model import Policy, longest
 from aha.rewards import LogMetric, Reward, begins_ahead, ignore_metric, is_same, load_grader, score, total
 from aha.rewards.base import Pool
 from aha.rundir import disk_faults_are_user_errors
@@ -77,12 +77,12 @@ def check_lengths(
     way_out: str = ", or set max_prompt_length",
 ) -> None:
     """Raise UserError where a prompt and its completion could exceed what the model holds, before anything is drawn."""
-    limit = policy.model.config.get_text_config().max_position_embeddings
-    longest = max((len(prompt.ids) for prompt in prompts), default=0)
-    if prompts and longest + max_completion_length > limit:
+    limit = longest(policy.model)
+    prompt = max((len(prompt.ids) for prompt in prompts), default=0)
+    if prompts and prompt + max_completion_length > limit:
         raise UserError(
-            f"the longest prompt of {longest} tokens and max_completion_length {max_completion_length} make "
-            f"{longest + max_completion_length}; {who} holds {limit}: lower one of them{way_out}"
+            f"the longest prompt of {prompt} tokens and max_completion_length {max_completion_length} make "
+            f"{prompt + max_completion_length}; {who} holds {limit}: lower one of them{way_out}"
         )
 
 

@@ -5,18 +5,26 @@ RewardTrainer writes it too: a language model with a linear head that reads one 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
 from jinja2.exceptions import TemplateError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
 
-from aha.chat import load_prompt
 from aha.config import PromptConfig, RewardConfig
-from aha.model import Policy, load_tokenizer, microbatches, model_source, switch_dropout_off
+from aha.model import (
+    SCORING_CLASS,
+    Policy,
+    load_config,
+    load_tokenizer,
+    longest,
+    microbatches,
+    model_faults_are_user_errors,
+    model_source,
+    prompt_beside,
+    switch_dropout_off,
+)
 from aha.rewards.base import Scorer, Text
 from aha.stage_configs import StageConfig
 from aha.types import UserError
@@ -53,30 +61,30 @@ def load_scorer(name: str, device: torch.device, dtype: torch.dtype) -> Scorer:
 def load_reward_model(cfg: StageConfig, device: torch.device) -> Policy:
     """The model to train: `cfg.model` with its scalar head or, where it has none, a new one drawn by the stage's seed.
 
-    Raises UserError where the name is no model.
+    Raises UserError where the name is no model, or one that tells several labels apart.
     """
     options: dict[str, Any] = {"revision": cfg.model_revision, "trust_remote_code": cfg.trust_remote_code}
     if cfg.attn_implementation:
         options["attn_implementation"] = cfg.attn_implementation
+    config = load_config(cfg)
+    has_head = any(name.endswith(SCORING_CLASS) for name in config.architectures or ())
+    if has_head and config.num_labels != 1:
+        raise UserError(f"{cfg.model} is no reward model: it has {config.num_labels} labels, want 1")
     torch.manual_seed(cfg.seed)
     model, tokenizer, _ = _load(cfg.model, device, torch.float32, num_labels=1, **options)
     switch_dropout_off(model)
     model.generation_config = GenerationConfig()  # which `save_policy` fills for models that speak
-    source = model_source(cfg.model)
-    on_disk = AutoConfig.from_pretrained(source, revision=cfg.model_revision, trust_remote_code=cfg.trust_remote_code).dtype
-    prompt = cfg.prompt or load_prompt(Path(source)) or PromptConfig()
-    return Policy(model, tokenizer, prompt, frozenset(), on_disk or torch.float32)
+    prompt = cfg.prompt or prompt_beside(model_source(cfg.model), cfg.model_revision) or PromptConfig()
+    return Policy(model, tokenizer, prompt, frozenset(), config.dtype or torch.float32)
 
 
 def _load(name: str, device: torch.device, dtype: torch.dtype, **options: Any) -> tuple[PreTrainedModel, Any, set[str]]:
     """Model, tokenizer, and the names of the weights that the folder lacks."""
-    try:
+    with model_faults_are_user_errors(name):
         tokenizer = load_tokenizer(name, options.get("revision"), options.get("trust_remote_code", False))
         model, info = AutoModelForSequenceClassification.from_pretrained(
             model_source(name), dtype=dtype, use_safetensors=True, output_loading_info=True, **options
         )
-    except (OSError, ValueError, HFValidationError) as error:
-        raise UserError(f"{name} is no model that can be loaded: {str(error).strip().splitlines()[0]}") from error
     config = model.config.get_text_config()
     if config.pad_token_id is None:  # by which the class finds the last token
         config.pad_token_id = tokenizer.pad_token_id
@@ -145,8 +153,3 @@ def score(model: PreTrainedModel, ids: Sequence[Sequence[int]]) -> list[float]:
             for i, reward in zip(chosen, rewards_of(model, [kept[i] for i in chosen]).tolist(), strict=True):
                 rewards[i] = reward
     return rewards
-
-
-def longest(model: PreTrainedModel) -> int:
-    """Tokens that a conversation may have."""
-    return int(model.config.get_text_config().max_position_embeddings)

@@ -27,7 +27,17 @@ from aha.data.vocabulary import whole_words
 from aha.engine.native import NativeEngine
 from aha.log import StageLog
 from aha.metrics import Measure
-from aha.model import Policy, check_scoring, compute_dtype, default_device, load_policy, new_policy, save_policy, token_logps
+from aha.model import (
+    Policy,
+    check_scoring,
+    compute_dtype,
+    default_device,
+    load_policy,
+    longest,
+    new_policy,
+    save_policy,
+    token_logps,
+)
 from aha.rollout import load_eval_prompts, measure_policy
 from aha.rundir import StageDir, atomic_folder
 from aha.stage_configs import SftStage
@@ -65,13 +75,14 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
     check_scoring(policy, dtype)
     if cfg.packing:
         check_packing(policy, dtype)
-    examples = encode(texts, policy, cfg.max_length, cfg.completion_only_loss)
+    limit = min(cfg.max_length, longest(policy.model))
+    examples = encode(texts, policy, limit, cfg.completion_only_loss)
     if not examples:
-        raise UserError(f"{cfg.name}: no row has anything to learn within max_length {cfg.max_length}")
+        raise UserError(f"{cfg.name}: no row has anything to learn within max_length {limit}")
     eval_texts = load_text_mixture(cfg.eval_data, cfg.seed)
-    eval_examples = encode(eval_texts, policy, cfg.max_length, cfg.completion_only_loss)
+    eval_examples = encode(eval_texts, policy, limit, cfg.completion_only_loss)
     if eval_texts and not eval_examples:
-        raise UserError(f"{cfg.name}: no row of eval_data has anything to learn within max_length {cfg.max_length}")
+        raise UserError(f"{cfg.name}: no row of eval_data has anything to learn within max_length {limit}")
     eval_prompts = load_eval_prompts(cfg, policy)
     engine = NativeEngine(policy.model, policy.stop_ids, dtype, cfg.max_num_seqs) if eval_prompts else None
     total = cfg.max_steps
@@ -85,7 +96,8 @@ def run(cfg: SftStage, stage: StageDir, log: StageLog) -> dict[str, Measure | fl
     num_cut = sum(example.is_cut for example in examples)
     log.start(total, state.step, rows=len(examples), rows_dropped=len(texts) - len(examples), rows_cut=num_cut)
     if num_cut:
-        log.note(f"rows longer than max_length {cfg.max_length} are cut: their answers and ends of turn are not learned")
+        what = f"max_length {limit}" if limit == cfg.max_length else f"the {limit} tokens that the model holds"
+        log.note(f"rows longer than {what} are cut: their answers and ends of turn are not learned")
     if policy.prompt.template in ("r1", "plain") and all("messages" in text for text in texts):
         log.note(
             f"learns the chat template, but prompt.template is {policy.prompt.template}: to be asked in it, set it to chat"

@@ -129,6 +129,13 @@ class TrainingConfig(Config):
         "auto", description="of the weights in model/; auto: as in the initial model, bfloat16 from scratch"
     )
 
+    @field_validator("warmup_steps")
+    @classmethod
+    def _share_or_steps(cls, value: float) -> float:
+        if value >= 1 and value != int(value):
+            raise ValueError(f"warmup_steps is {value}: want a share below 1, or a whole number of steps")
+        return value
+
     @field_validator("max_steps")
     @classmethod
     def _some_steps(cls, value: int) -> int:

@@ -37,15 +37,18 @@ def make_deterministic() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def build_optimizers(model: torch.nn.Module, cfg: TrainingConfig) -> list[Optimizer]:
+def build_optimizers(model: PreTrainedModel, cfg: TrainingConfig) -> list[Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the layers and AdamW for embeddings, head and vectors.
 
     Weight decay is on matrices only, not on biases and norms. Muon's updates are scaled to AdamW's size, so that both
     follow the same learning rate (Liu et al. 2025, arXiv 2502.16982, section 2.2).
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    inner = [p for name, p in named if cfg.optim == "muon" and p.ndim == 2 and "embed" not in name and "lm_head" not in name]
-    outer = [p for _, p in named if all(p is not other for other in inner)]
+    own = [p for p in model.parameters() if p.requires_grad]
+    ends = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    ends += [head for head in (model.get_output_embeddings(), getattr(model, "score", None)) if head is not None]
+    outside = {id(p) for module in ends for p in module.parameters()}
+    inner = [p for p in own if cfg.optim == "muon" and p.ndim == 2 and id(p) not in outside]
+    outer = [p for p in own if all(p is not other for other in inner)]
     groups = [
         {"params": [p for p in outer if p.ndim >= 2], "weight_decay": cfg.weight_decay},
         {"params": [p for p in outer if p.ndim < 2], "weight_decay": 0.0},
@@ -155,10 +158,14 @@ def resume_training(
     return TrainerState(**json.loads((newest / STATE_FILE).read_text()))
 
 
-def load_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Load the safetensors of a model folder into an existing model of the same shape."""
-    tensors = {name: tensor for file in sorted(folder.glob("model*.safetensors")) for name, tensor in load_file(file).items()}
-    load_tensors(model, tensors, folder)
+def load_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Load the weights of a model folder into an existing model of the same class and shape."""
+    # Names in the files can be others than those in memory, as those of experts are: the class knows how to read its own.
+    loaded, info = type(model).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    wrong = [*info["missing_keys"], *info["unexpected_keys"]]
+    if wrong:
+        raise ValueError(f"{folder}: weights do not fit the model: {sorted(wrong)[:3]}")
+    load_tensors(model, loaded.state_dict(), folder)
 
 
 def load_tensors(model: torch.nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:

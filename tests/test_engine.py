@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 from conftest import FAMILIES
@@ -128,18 +131,43 @@ def test_samples_of_a_group_differ_and_a_seed_repeats_them(policy):
     assert len({tuple(s.token_ids) for s in first}) == 4
 
 
+@pytest.mark.parametrize("family", ["gptj", "bloom"])
+def test_a_class_that_does_not_take_the_cache_or_the_attention_is_refused_at_once(make_family, family):
+    with pytest.raises(UserError, match=f"class {family}"):
+        engine_of(make_family(family))
+
+
+@pytest.mark.parametrize("family", ["opt", "gpt_neox", "qwen3_moe"])
+def test_a_class_that_takes_both_is_not(make_family, family):
+    engine_of(make_family(family))
+
+
+def test_the_cache_is_freed_with_the_last_sample(policy, monkeypatch):
+    caches = []
+    make = native.RowCache.__init__
+    monkeypatch.setattr(native.RowCache, "__init__", lambda self, *args: make(self, *args) or caches.append(weakref.ref(self)))
+    gc.disable()
+    try:
+        engine_of(policy).generate(PROMPTS, 2, Sampling("s", 6))
+        assert caches
+        assert not any(cache() for cache in caches)
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("max_num_seqs", [2, 3, 5, 64])
 def test_a_prompt_is_prefilled_once_per_group(policy, max_num_seqs, monkeypatch):
     decoders = []
     run = native._Decoder.run
     monkeypatch.setattr(native._Decoder, "run", lambda self, rows: decoders.append(self) or run(self, rows))
     engine_of(policy, max_num_seqs).generate(PROMPTS, 3, Sampling("s", 6))
-    assert decoders[0].prefilled_prompts == len(PROMPTS)
+    assert decoders[-1].prefilled_prompts == len(PROMPTS)
 
 
 @pytest.mark.parametrize("max_num_seqs", [5, 64])
 def test_prompts_that_exceed_the_budget_of_a_prefill_are_run_in_parts(policy, max_num_seqs, monkeypatch):
-    whole = engine_of(policy, max_num_seqs).generate(PROMPTS, 3, Sampling("s", 6))
+    engine = engine_of(policy, max_num_seqs)
+    whole = engine.generate(PROMPTS, 3, Sampling("s", 6))
     shapes = []
     forward = policy.model.base_model.forward
 
@@ -149,7 +177,7 @@ def test_prompts_that_exceed_the_budget_of_a_prefill_are_run_in_parts(policy, ma
 
     monkeypatch.setattr(policy.model.base_model, "forward", noted)
     monkeypatch.setattr(native, "PREFILL_TOKENS", max(map(len, PROMPTS)))
-    parts = engine_of(policy, max_num_seqs).generate(PROMPTS, 3, Sampling("s", 6))
+    parts = engine.generate(PROMPTS, 3, Sampling("s", 6))
     assert [[s.token_ids for s in group] for group in parts] == [[s.token_ids for s in group] for group in whole]
     assert max(rows * width for rows, width in shapes if width > 1) < max(map(len, PROMPTS))
 

@@ -207,6 +207,13 @@ def test_measure_of_several_samples_tells_pass_at_k_and_maj_at_k():
     assert of_two["sums/maj@2"] == wilson(1, 2)
 
 
+def test_where_no_answer_stands_in_a_tag_or_box_there_is_no_vote():
+    groups = [group([True, True], texts=["The answer is 2.", "#### 2"]) for _ in range(3)]
+    found = measure(groups, PromptConfig())
+    assert found["sums/pass@2"].value == 1
+    assert "sums/maj@2" not in found
+
+
 def test_paired_difference_is_the_mean_over_problems():
     before = [group([True, False], number=0), group([False, False], number=1), group([True, True], number=2)]
     after = [group([True, True], number=0), group([True, False], number=1), group([True, False], number=2)]

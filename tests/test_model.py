@@ -11,22 +11,26 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from aha import model as model_module
 from aha.config import DataConfig
-from aha.engine.native import NativeEngine
+from aha.engine.native import NativeEngine, Sampling
 from aha.model import (
     align,
     check_scoring,
     collate,
     compute_dtype,
     load_policy,
+    longest,
     microbatches,
+    prompt_beside,
     round_parameters,
     save_policy,
     stop_token_ids,
+    switch_dropout_off,
     token_logps,
 )
 from aha.rollout import load_prompts
 from aha.stage_configs import EvalStage
 from aha.texts import check_packing
+from aha.training import load_weights
 from aha.types import UserError
 
 ROWS = [([5, 6], [7]), ([5], [8, 9]), ([4, 4, 4], [5, 6, 7, 8])]
@@ -129,6 +133,75 @@ def test_every_family_is_saved_and_loaded_with_its_head_tied_or_not(make_family,
     assert torch.equal(loaded.model(ids).logits, policy.model(ids).logits)
     is_tied = loaded.model.lm_head.weight.data_ptr() == loaded.model.get_input_embeddings().weight.data_ptr()
     assert is_tied == policy.model.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "qwen3_moe", "gpt_neox"])
+def test_saved_weights_are_loaded_into_the_same_model(make_family, tmp_path, family):
+    policy = make_family(family)
+    save_policy(policy, tmp_path, torch.float32)
+    before = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.add_(1)
+    load_weights(policy.model, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in policy.model.state_dict().items())
+
+
+def test_weights_of_another_shape_are_refused(make_family, tmp_path):
+    save_policy(make_family("llama"), tmp_path, torch.float32)
+    with pytest.raises(ValueError, match="weights do not fit the model"):
+        load_weights(make_family("qwen3").model, tmp_path)
+
+
+def test_settings_of_sampling_that_transformers_refuses_to_save_stop_no_training(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "old")
+    (tmp_path / "old" / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, "temperature": 0.9, "top_p": 0.6}))
+    policy = load_policy(stage(tmp_path / "old"), torch.device("cpu"))
+    save_policy(policy, tmp_path / "new", torch.float32)
+    saved = json.loads((tmp_path / "new" / "generation_config.json").read_text())
+    assert saved["eos_token_id"] == sorted(policy.stop_ids)
+    assert (saved["temperature"], saved["top_p"]) == (0.9, 0.6)
+
+
+def test_prompt_settings_travel_with_a_model_of_the_hub(model_folder, tmp_path, monkeypatch):
+    folder = tmp_path / "models--me--zero"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    shutil.copytree(model_folder, folder / "snapshots" / "abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    settings = prompt_beside("me/zero", None)
+    assert settings == load_policy(stage(model_folder), torch.device("cpu")).prompt
+    assert settings.prefill == "<think>"
+    (folder / "snapshots" / "abc" / "prompt.json").unlink()
+    assert prompt_beside("me/zero", None) is None
+    assert prompt_beside("me/other", None) is None
+
+
+@pytest.mark.parametrize("family", ["opt", "seed_oss", "gpt2", "gpt_neox"])
+def test_dropout_is_off_wherever_a_class_keeps_it(make_family, family):
+    policy = make_family(family)
+    for config in (policy.model, *policy.model.modules()):
+        for name, value in vars(config).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(config, name, 0.5)
+        if isinstance(config, torch.nn.Dropout):
+            config.p = 0.5
+    policy.model.train()
+    batch = collate(ROWS, 0, policy.device)
+    assert not torch.equal(*(token_logps(policy.model, batch, 1.0, torch.float32) for _ in range(2)))
+    switch_dropout_off(policy.model)
+    assert torch.equal(*(token_logps(policy.model, batch, 1.0, torch.float32) for _ in range(2)))
+
+
+def test_with_longrope_a_text_is_no_longer_than_where_the_frequencies_change(make_family):
+    policy = make_family("phi3", max_position_embeddings=64)
+    assert longest(policy.model) == 16
+    engine = NativeEngine(policy.model, frozenset(), torch.float32)
+    engine.generate([[5, 6, 7]], 1, Sampling("s", 13))
+    with pytest.raises(UserError, match="make 17 tokens; the model holds 16"):
+        engine.generate([[5, 6, 7]], 1, Sampling("s", 14))
 
 
 def test_a_tokenizer_that_pads_on_the_left_or_not_at_all_changes_nothing(model_folder, tmp_path):

@@ -230,6 +230,9 @@ def test_a_folder_that_is_no_reward_model_is_a_user_error(model_folder, tmp_path
         AutoTokenizer.from_pretrained(model_folder).save_pretrained(folder)
     with pytest.raises(UserError, match=f"{folder} is no reward model: {told}"):
         load_scorer(str(folder), CPU, torch.float32)
+    if change:
+        with pytest.raises(UserError, match=f"{folder} is no reward model: {told}"):
+            load_reward_model(config(model=str(folder)), CPU)
 
 
 def test_a_language_model_that_calls_itself_a_reward_model_is_none_without_a_head(model_folder, tmp_path):

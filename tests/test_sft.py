@@ -12,7 +12,7 @@ from aha import evaluate, sft
 from aha.data.sources import load_texts
 from aha.log import StageLog
 from aha.metrics import Measure
-from aha.model import load_policy, token_logps
+from aha.model import load_policy, save_policy, token_logps
 from aha.rundir import StageDir
 from aha.stage_configs import EvalStage, SftStage
 from aha.texts import collate, encode
@@ -65,6 +65,15 @@ def test_rows_that_are_cut_are_told(model_folder, tmp_path):
     run(config(model=str(model_folder), max_steps=1, max_length=limit), tmp_path / "s", console)
     assert f"32 rows, {num_cut} rows cut\n" in console.file.getvalue()
     assert f"rows longer than max_length {limit} are cut" in console.file.getvalue()
+
+
+def test_rows_longer_than_the_model_holds_are_cut_there(make_family, tmp_path):
+    lengths = [len(example.ids) for example in encode(load_texts(config().data[0]), make_family("gpt2"), 10_000, True)]
+    limit = max(lengths) - 1
+    save_policy(make_family("gpt2", n_positions=limit), tmp_path / "short", torch.float32)
+    console = Console(file=io.StringIO(), width=200)
+    run(config(model=str(tmp_path / "short"), max_steps=1), tmp_path / "s", console)
+    assert f"rows longer than the {limit} tokens that the model holds are cut" in console.file.getvalue()
 
 
 def test_scratch_builds_tokenizer_and_model_of_the_sizes_asked_for(tmp_path):

@@ -1,6 +1,8 @@
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
+from aha.model import save_policy
 from aha.rundir import StageDir
 from aha.stage_configs import SftStage
 from aha.training import (
@@ -34,6 +36,11 @@ def test_schedules_warm_up_and_then_follow_their_shape(kind, expected):
     assert [learning_rate(cfg, step, total=6) for step in range(6)] == pytest.approx(expected, abs=1e-4)
 
 
+def test_warmup_of_a_step_and_a_half_is_refused():
+    with pytest.raises(ValueError, match=r"warmup_steps is 1\.5: want a share below 1, or a whole number of steps"):
+        config(warmup_steps=1.5)
+
+
 def test_warmup_below_one_is_a_share_of_all_steps():
     cfg = config(lr_scheduler_type="constant", warmup_steps=0.1)
     assert [learning_rate(cfg, step, total=40) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
@@ -62,6 +69,18 @@ def test_weight_decay_is_on_matrices_only(policy):
     assert all(parameter.ndim >= 2 for parameter in decayed["params"])
     assert free["weight_decay"] == 0.0
     assert all(parameter.ndim < 2 for parameter in free["params"])
+
+
+def test_muon_leaves_embeddings_and_heads_alone_whatever_they_are_called(make_family, tmp_path):
+    policy = make_family("gpt2")
+    save_policy(policy, tmp_path, torch.float32)
+    reward_model = AutoModelForSequenceClassification.from_pretrained(tmp_path, num_labels=1)
+    for model in (policy.model, reward_model):
+        _, muon = build_optimizers(model, config(optim="muon"))
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        inner = {names[p] for group in muon.param_groups for p in group["params"]}
+        assert len(inner) == 2 * 4
+        assert all(".h." in name for name in inner)
 
 
 def test_muon_takes_the_matrices_inside_the_layers_and_adamw_the_rest(policy):

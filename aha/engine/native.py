@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from aha.model import microbatches
+from aha.model import longest, microbatches, scoring_tolerance
 from aha.types import Sample, UserError
 
 ATTENTION = "aha_rows"
@@ -70,11 +70,36 @@ class NativeEngine:
         self.stop_ids = torch.tensor(sorted(stop_ids), device=model.device)
         self.max_num_seqs = max_num_seqs
         self.model = model if dtype == model.dtype else _copy_of(model, dtype)
+        self._check()
 
     @property
     def is_exact(self) -> bool:
         """Whether its log-probabilities are the trainer's own, up to rounding in float32."""
         return self.model is self.trained and self.model.dtype == torch.float32
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        """Raise UserError where the model does not read the engine's cache or take its attention: it would fail later, or draw
+        from other probabilities than those that are trained."""
+        kind = self.model.config.model_type
+        ids = list(range(min(8, self.model.config.get_text_config().vocab_size)))
+        prompts = [ids[:3], ids[1:]]
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            samples = [sample for [sample] in self.generate(prompts, 1, Sampling("check", 3, temperature=0))]
+            for prompt, sample in zip(prompts, samples, strict=True):
+                text = torch.tensor([[*prompt, *sample.token_ids]], device=self.model.device)
+                logp_TV = self.model(text).logits[0, len(prompt) - 1 : -1].float().log_softmax(dim=-1)
+                theirs = logp_TV.gather(-1, text[0, len(prompt) :, None])[:, 0].cpu()
+                if (theirs - torch.tensor(sample.logps)).abs().max() > scoring_tolerance(self.model.dtype):
+                    raise UserError(f"models of class {kind} use their cache in a way that the native engine does not know")
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
+            raise UserError(f"the native engine cannot decode with models of class {kind}: {error}") from error
+        finally:
+            self.model.train(was_training)
 
     def refresh(self) -> None:
         """Follow the weights of the trained model after an update."""
@@ -99,11 +124,11 @@ class NativeEngine:
         else is in the batch. `problem_ids` default to the prompts' own places. `on_sample` is told every sample as soon as
         it is finished, while others still decode, with the place of its prompt.
         """
-        longest = max(len(prompt) for prompt in prompt_ids) + sampling.max_tokens
-        limit = self.model.config.get_text_config().max_position_embeddings
-        if longest > limit:
+        most = max(len(prompt) for prompt in prompt_ids) + sampling.max_tokens
+        limit = longest(self.model)
+        if most > limit:
             raise UserError(
-                f"the longest prompt and max_completion_length {sampling.max_tokens} make {longest} tokens; "
+                f"the longest prompt and max_completion_length {sampling.max_tokens} make {most} tokens; "
                 f"the model holds {limit}"
             )
         ids = problem_ids or [str(i) for i in range(len(prompt_ids))]
@@ -148,13 +173,16 @@ class _Decoder:
 
     def run(self, waiting: list[Slot]) -> list[Sample]:
         waiting = waiting[::-1]
-        while waiting or self.active:
-            free = self.capacity - len(self.active)
-            if waiting and (free >= max(1, self.capacity // 8) or len(waiting) <= free):
-                self._admit([waiting.pop() for _ in range(min(free, len(waiting)))])
-            if not waiting:  # no row will be given away again, the spare one neither
-                self.cache.rows_in_use = len(self.active)
-            self._drop(self._decode())
+        try:
+            while waiting or self.active:
+                free = self.capacity - len(self.active)
+                if waiting and (free >= max(1, self.capacity // 8) or len(waiting) <= free):
+                    self._admit([waiting.pop() for _ in range(min(free, len(waiting)))])
+                if not waiting:  # no row will be given away again, the spare one neither
+                    self.cache.rows_in_use = len(self.active)
+                self._drop(self._decode())
+        finally:
+            self.cache.layers.clear()  # which hold the cache in turn: its memory would wait for a garbage collection
         tokens_NM, logps_NM = self.tokens_NM.cpu(), self.logps_NM.cpu()
         return [self._sample(i, tokens_NM[i], logps_NM[i]) for i in range(len(self.lengths))]
 
