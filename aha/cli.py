@@ -22,7 +22,7 @@ from aha.log import printable
 from aha.recipe import load_recipe
 from aha.rewards.kinds import KINDS, Kind, kind_named
 from aha.rundir import UNUSABLE
-from aha.stage_configs import EvalStage, SampleStage, StageConfig
+from aha.stage_configs import DecodingConfig, EvalStage, SampleStage, StageConfig
 from aha.stop import INTERRUPTED
 from aha.types import UserError
 
@@ -380,7 +380,10 @@ def chat(
     from aha.speak import Speaker
 
     values = {"name": "chat", "kind": "chat", "model": model, "prompt": _prompt(template, prefill)}
-    speaker = Speaker(validate(StageConfig, values, "command line"), max_completion_length, temperature, seed)
+    settings = {"max_completion_length": max_completion_length, "temperature": temperature}
+    decoding = validate(DecodingConfig, settings, "command line")
+    cfg = validate(StageConfig, values, "command line")
+    speaker = Speaker(cfg, decoding.max_completion_length, decoding.temperature, seed)
     typer.echo(speaker.header())
     if prompt is not None:
         typer.echo(speaker.answer(prompt))

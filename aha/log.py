@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 
 from rich.cells import chop_cells, set_cell_size
@@ -61,15 +61,16 @@ class StageLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.live.stop()
 
-    def start(self, total: int, done: int, **facts: int) -> None:
-        """Say what is about to happen: `total` optimiser steps, of which a resumed stage has `done` some already."""
+    def start(self, total: int, done: int, missing: Collection[int] = (), **facts: int) -> None:
+        """Say what is about to happen: `total` steps, of which a resumed stage has `done` some already: the first ones, but for
+        those that are `missing`."""
         self.total, self.done, self.first, self.started = total, done, done, time.monotonic()
         told = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in facts.items() if value)
         resumed = f", resumed at step {done}" if done else ""
         steps = f"{total} steps" if total else ""
         self._print(f"{self.name}: {self.kind}, " + ", ".join(filter(None, (steps, told))) + resumed)
         if self.stage and total:
-            truncate_metrics(self.stage.metrics, done, total)
+            truncate_metrics(self.stage.metrics, done + len(missing), total, missing)
             write_atomic(self.stage.progress, json.dumps({"total": total, "first": done}) + "\n")  # for `aha status`
 
     def step(self, step: int, metrics: Mapping[str, float], group: Group | None = None) -> None:

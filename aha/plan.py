@@ -29,6 +29,29 @@ from aha.types import UserError
 TOKEN_BYTES = 4  # of text, about
 FLOAT32, ADAM = 4, 8  # bytes of a parameter, and of the two moments that AdamW keeps of it
 
+COSTLY = (  # settings that decide how long a step takes, or a stage without steps
+    *(
+        "kind",
+        "model",
+        "model_revision",
+        "teacher_model",
+        "dtype",
+        "attn_implementation",
+        "data",
+        "eval",
+        "eval_data",
+        "rewards",
+    ),
+    *(
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "steps_per_generation",
+        "num_iterations",
+        "num_generations",
+    ),
+    *("max_completion_length", "max_length", "packing", "gradient_checkpointing", "eval_steps", "server", "rewrite"),
+)
+
 Action = Literal["skip", "resume", "run", "redo"]
 
 
@@ -55,8 +78,8 @@ def plan(recipe: Recipe, out: Path) -> list[Step]:
     for node in nodes.values():
         action, why = _action(node, nodes)
         seconds = _seconds(node, action)
-        if seconds is None and (like := _same(node, measured)):
-            seconds = _whole_seconds(like, steps_of(node))
+        if seconds is None and action != "resume" and (like := _same(node, measured)):
+            seconds = whole_seconds(like, steps_of(node))
             why = "; ".join(filter(None, [why, f"time as in {like.path.parent}"]))
         steps.append(Step(node.name, node.cfg.kind, action, why, seconds, _disk(node, nodes, action)))
     return steps
@@ -102,19 +125,43 @@ def _seconds(node: Node, action: Action) -> float | None:
     if action == "skip":
         return 0.0
     if action == "redo":
-        return _whole_seconds(node.stage, steps_of(node))
+        share = _share_of_cost(node)
+        seconds = whole_seconds(node.stage, steps_of(node)) if share else None
+        return seconds and share and seconds * share
     if node.state != "unfinished":
         return None
     total = steps_of(node) or node.stage.read_progress().get("total", 0)
-    return seconds_per_step(node.stage) * (total - node.resumes_at) or None
+    return seconds_per_step(node.stage) * _timed(total - node.resumes_at, node.stage) or None
 
 
-def _whole_seconds(stage: StageDir, steps: int | None) -> float | None:
+def _share_of_cost(node: Node) -> float | None:
+    """How often as long a stage takes as it took before its configuration changed; None where that cannot be told."""
+    before = read_config(node.stage)
+    if before is None:
+        return None
+    old, new = before.values, node.cfg.model_dump(mode="json")
+    if any(old.get(key) != new.get(key) for key in COSTLY):
+        return None
+    if isinstance(node.cfg, TrainingConfig) and node.cfg.max_steps < 0:
+        if old.get("max_steps", -1) != -1:
+            return None
+        return node.cfg.num_train_epochs / float(old.get("num_train_epochs", 1))
+    return 1.0
+
+
+def _timed(steps: int, stage: StageDir) -> int:
+    """How many of the last `steps` of a stage are like those that are timed: the last one of kind `sample` writes traces of
+    what the others drew."""
+    written = read_config(stage)
+    return steps - 1 if written and written.values.get("kind") == "sample" and steps else steps
+
+
+def whole_seconds(stage: StageDir, steps: int | None) -> float | None:
     """What all steps of a stage take, as many as `steps` or, where that is not known, as there were; None where none was
     measured."""
     manifest, progress = stage.read_manifest(), stage.read_progress()
     total = steps or progress.get("total", 0)
-    by_step = seconds_per_step(stage) * total
+    by_step = seconds_per_step(stage) * _timed(total, stage)
     if manifest is None:
         return by_step or None
     seconds = float(manifest["seconds"])  # of its last process, which may have done a part of the steps only
@@ -308,13 +355,17 @@ def _sum(steps: list[Step], out: Path) -> str:
     sizes = [step.disk for step in todo if step.disk is not None]
     time = f"about {clock(sum(seconds))}" if seconds else "unknown"
     if seconds and len(seconds) < len(todo):
-        time += f" and what {len(todo) - len(seconds)} stages take that were not measured"
+        time += f" and {_stages(len(todo) - len(seconds))} of unknown time"
     existing = next(path for path in [out, *out.resolve().parents] if path.exists())
     disk = f"up to {told_bytes(sum(sizes))}" if sizes else "unknown"
     if sizes and len(sizes) < len(todo):
-        disk += f" and {len(todo) - len(sizes)} stages of unknown size"
+        disk += f" and {_stages(len(todo) - len(sizes))} of unknown size"
     free = shutil.disk_usage(existing).free
     return f"{out}: time {time}; disk {disk}, of {told_bytes(free)} free"
+
+
+def _stages(number: int) -> str:
+    return f"{number} stage{'s' if number > 1 else ''}"
 
 
 def told_bytes(size: float) -> str:

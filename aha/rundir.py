@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -317,11 +317,11 @@ def write_summary(run: RunDir, name: str, stages: Iterable[str]) -> None:
     write_atomic(run.summary, json.dumps({"name": name, "stages": entries}, indent=2) + "\n")
 
 
-def truncate_metrics(path: Path, last_step: int, total: int | None = None) -> None:
-    """Drop the lines of `metrics.jsonl` after `last_step`, and a last one that was cut off: a resumed run writes them. Where
-    that is step `total`, it writes the final evaluation too."""
+def truncate_metrics(path: Path, last_step: int, total: int | None = None, missing: Collection[int] = ()) -> None:
+    """Drop the lines of `metrics.jsonl` after `last_step` and of `missing` steps before it, and a last one that was cut off: a
+    resumed run writes them. Where that is step `total`, it writes the final evaluation too."""
     if path.exists():
-        rows = [row for row in read_lines(path) if row["step"] <= last_step]
+        rows = [row for row in read_lines(path) if row["step"] <= last_step and row["step"] not in missing]
         kept = [row for row in rows if not (row["step"] == total == last_step and is_evaluation(row))]
         write_atomic(path, "".join(json.dumps(row) + "\n" for row in kept))
 

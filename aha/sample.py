@@ -83,7 +83,9 @@ def run(cfg: SampleStage, stage: StageDir, log: StageLog) -> dict[str, Measure |
     parts = [asked.prompts[start : start + size] for start in range(0, len(asked.prompts), size)]
     files = [stage.rollouts(number) for number in range(1, len(parts) + 1)]
     total = len(parts) + 1  # the last step makes traces of the answers
-    log.start(total, sum(file.exists() for file in files), prompts=len(asked.prompts), prompts_dropped=asked.num_dropped)
+    made = [number for number, file in enumerate(files, 1) if file.exists()]
+    missing = set(range(1, max(made, default=0))) - set(made)  # one that was damaged, which people deleted
+    log.start(total, len(made), missing, prompts=len(asked.prompts), prompts_dropped=asked.num_dropped)
 
     # Answers, part by part, graded and saved.
     told: dict[str, list[float]] = defaultdict(list)  # what rewards log by themselves

@@ -243,6 +243,11 @@ def test_a_model_is_asked_in_the_template_that_is_named(model_folder, tmp_path):
     fails_in_one_line(aha("chat", "--prompt", "1+1?", "--prefill", "<think>"), "--prefill goes with --template")
 
 
+@pytest.mark.parametrize(("option", "value"), [("--temperature", "-1"), ("--max-completion-length", "0")])
+def test_chat_refuses_settings_that_no_sampling_has(option, value):
+    fails_in_one_line(aha("chat", "--prompt", "1+1?", option, value), option.removeprefix("--").replace("-", "_"))
+
+
 def test_chat_reads_questions_until_the_input_ends(model_folder):
     result = aha("chat", "--model", str(model_folder), "--max-completion-length", "3", stdin="1+1?\n2+2?\n")
     assert result.returncode == 0, result.stderr

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from aha.cli import app
 from aha.graph import graph
-from aha.plan import Step, obstacles, plan, print_plan, told_bytes
+from aha.plan import Step, obstacles, plan, print_plan, told_bytes, whole_seconds
 from aha.rundir import RunDir, StageDir
 
 
@@ -140,6 +140,29 @@ def test_to_redo_a_stage_that_had_been_cut_off_takes_all_of_its_steps(done):
     assert steps(done, "b.max_steps=6")["b"].seconds == pytest.approx(300.0)
     timed(done, step_time=90.0, by_clock=0.0, first=1)  # its last process found most of the work done
     assert steps(done, "b.learning_rate=2e-3")["b"].seconds == pytest.approx(180.0)
+
+
+def test_a_change_of_size_makes_the_time_unknown(finished):
+    assert steps(finished, "b.max_completion_length=9999")["b"].seconds is None
+    assert steps(finished, "b.data.limit=5")["b"].seconds is None
+    assert steps(finished, "b.seed=9")["b"].seconds > 0
+
+
+def test_what_is_left_to_measure_takes_not_as_long_as_the_whole_stage_beside_it(done):
+    shutil.copytree(done / "run", done / "beside")
+    (done / "run" / "b" / "stage.json").unlink()
+    found = steps(done)["b"]
+    assert (words(found), found.seconds) == ("resume: after its last step, to measure it", None)
+
+
+def test_the_last_step_of_sampling_is_none_of_those_that_are_timed(done):
+    cut_off(done)
+    timed(done, step_time=10.0, by_clock=10.0)
+    (done / "run" / "b" / "progress.json").write_text(json.dumps({"total": 3, "first": 0}))
+    path = done / "run" / "b" / "config.yaml"
+    assert whole_seconds(StageDir(path.parent), None) == pytest.approx(30.0)
+    path.write_text(re.sub("^kind: .*$", "kind: sample", path.read_text(), flags=re.MULTILINE))
+    assert whole_seconds(StageDir(path.parent), None) == pytest.approx(20.0)
 
 
 def test_to_redo_a_stage_that_was_never_finished_takes_its_steps_as_long_as_those_that_it_did(done):

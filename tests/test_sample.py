@@ -387,6 +387,15 @@ def test_a_stage_that_was_stopped_goes_on_after_the_last_part_and_writes_the_sam
     assert steps[0] == steps[1]
 
 
+def test_a_part_that_was_deleted_is_made_anew_and_logged_once(toy):
+    metrics, traces = run(toy)
+    log = Path("run") / "metrics.jsonl"
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    (Path("run") / "rollouts" / "step-000002.parquet").unlink()
+    assert run(toy) == (metrics, traces)
+    assert sorted(json.loads(line)["step"] for line in log.read_text().splitlines()) == steps
+
+
 def test_a_part_holds_every_answer_with_its_grade(toy):
     run(toy)
     rows = pyarrow.parquet.read_table(Path("run") / "rollouts" / "step-000004.parquet").to_pylist()
