@@ -218,20 +218,21 @@ def measure(groups: Sequence[Group], prompt: PromptConfig, k: int | None = None)
     """Accuracy of every task, and the form of the text.
 
     `<task>/pass@1` (of requests `<task>/answered` or `<task>/refused`); with several samples per problem `<task>/pass@k`
-    and, where answers stand in tags or boxes, `<task>/maj@k`, for all samples unless `k` says how many; `format/rate`;
-    `length/mean` in tokens; `language/single`, the share of thoughts of at least five words of which 95 percent are in the
-    language of the problem, that of its question unless a column says so, and with several tasks `<task>/single_language`,
-    the same of each; `language/words`, the words of the thoughts of one completion in any language; `repetition/rate`, the
-    share of completions of whose word 4-grams more than half came before.
+    and, unless answers stand neither in tags nor in boxes, `<task>/maj@k`, for all samples unless `k` says how many;
+    `format/rate`; `length/mean` in tokens; `language/single`, the share of thoughts of at least five words of which 95 percent
+    are in the language of the problem, that of its question unless a column says so, and with several tasks
+    `<task>/single_language`, the same of each; `language/words`, the words of the thoughts of one completion in any language;
+    `repetition/rate`, the share of completions of whose word 4-grams more than half came before.
     """
     measures = {}
     for task in tasks_of(groups):
         mine = of_task(groups, task)
         measures[accuracy_name(mine)] = pass_at_1(mine)
         size = k or min(len(group.completions) for group in mine)
+        completions = [completion for group in mine for completion in group.completions]
         if size > 1:
             measures[f"{task}/pass@{size}"] = mean_pass_at_k(mine, size)
-            if any(final_answer(c.text, prompt) for group in mine for c in group.completions):
+            if any(final_answer(c.text, prompt) for c in completions) or not any(c.solved for c in completions):
                 measures[f"{task}/maj@{size}"] = maj_at_k(mine, size, prompt)
     measures["format/rate"] = share(groups, lambda c: parse(c.text, prompt.think, prompt.answer).is_well_formed)
     measures["length/mean"] = mean([sum(len(c.sample.token_ids) for c in g.completions) / len(g.completions) for g in groups])
