@@ -269,6 +269,24 @@ def test_inverting_by_blocks_equals_cumulating_the_whole_vocabulary(size):
     assert torch.equal(invert(probs, points), expected)
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 8.0])  # nuclei of most tokens, of hundreds, of a few
+@pytest.mark.parametrize("top_p", [0.3, 0.95])
+def test_the_nucleus_is_that_of_the_sorted_vocabulary_whatever_else_is_in_the_batch(scale, top_p):
+    probs = (scale * torch.randn(20, 3000, generator=torch.Generator().manual_seed(7))).softmax(-1)
+    kept = native._keep_top(probs, 3000, top_p)
+    for row, found in zip(probs, kept, strict=True):
+        order = row.argsort(descending=True)
+        before = row[order].double().cumsum(0) - row[order]
+        size = int((before < top_p * row.double().sum()).sum())
+        assert set(found.nonzero()[:, 0].tolist()) == set(order[:size].tolist())
+        assert torch.equal(native._keep_top(row[None], 3000, top_p)[0], found)
+
+
+def test_equals_at_the_border_of_the_nucleus_all_stay():
+    kept = native._keep_top(torch.tensor([[0.4, 0.2, 0.2, 0.1, 0.1]]), 5, 0.5)
+    assert kept[0].nonzero()[:, 0].tolist() == [0, 1, 2]
+
+
 def test_logp_is_of_the_distribution_before_top_k():
     _, logp = draw(torch.tensor([LOGITS]), Sampling("s", 1, top_k=1), torch.tensor([0.9], dtype=torch.float64))
     assert logp.item() == pytest.approx(torch.tensor(0.5).log().item())
