@@ -328,10 +328,17 @@ def test_a_templated_question_goes_with_whatever_stands_around_it(form):
     assert filters.without_overlap([*[asking(form.format(question)) for question in known], other], known) == [other]
 
 
+def test_small_numbers_and_an_instruction_in_common_make_no_overlap():
+    form = "{} Please reason step by step, and put your final answer within a box."
+    powers = [form.format(f"What is {base} to the power of {power}?") for base in range(2, 8) for power in range(2, 8)]
+    other = asking(form.format("A farmer has 5 cows and sells 2. He buys 700 hens and 13 ducks. How many animals has he?"))
+    assert filters.without_overlap([other, asking(powers[0])], powers) == [other]
+
+
 def test_numbers_of_an_instruction_tell_no_questions_apart():
     form = "Answer the following question in at most 3 short sentences: {}"
     known = [form.format(f"what is the {colour} thing?") for colour in ("red", "green", "blue", "grey", "pink")]
-    other, same = asking(form.format("who was the first king?")), asking(form.format("please, what is the red thing?"))
+    other, same = asking(form.format("who was the first king?")), asking(form.format("what is the red thing? Thank you."))
     assert filters.without_overlap([other, same], known) == [other]
 
 

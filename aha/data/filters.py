@@ -259,8 +259,8 @@ def without_overlap(traces: Sequence[Trace], questions: Iterable[str], n: int = 
     Questions of one generator, or with one instruction at their end, share wording that says nothing about what is asked.
     So `n` words in common count for themselves only if some half of them, numbers alike, is rare: in fewer than COMMON of
     the evaluation questions, or COMMON_SHARE of them. The traces have no say in it, else many copies of a question would
-    make boilerplate of it. Boilerplate in common counts where the question of the trace also has all numbers of the other
-    one, in whatever order, or, where that has none of its own, all its words: then one holds the other.
+    make boilerplate of it. Boilerplate in common counts where one question holds the whole of the other, or where both have the
+    same numbers in whatever order or, without any that differ between questions, the same words: then they are one problem.
     """
     if n < 2:
         raise UserError(f"overlap of {n} words: want at least 2")
@@ -275,28 +275,27 @@ def without_overlap(traces: Sequence[Trace], questions: Iterable[str], n: int = 
         is_rare = [num_questions[run] < common for run in _runs(_numbers_alike(words), half)]
         return {run for i, run in enumerate(_runs(words, n)) if any(is_rare[i : i + n - half + 1])}
 
-    def is_fixed(run: Words) -> bool:
-        """Whether most questions with this wording also have its numbers, as in "in at most 3 sentences"."""
-        return 2 * num_literal[run] > num_questions[_numbers_alike(run)] >= common
-
     def own_of(words: Words) -> Words:
-        """What tells questions of one template apart: the numbers that differ between them or, without any, all words."""
+        """What tells questions of one template apart: the numbers that differ between them or, without any, all words, in any
+        order. A number that most questions with its wording have differs between none, as in "in at most 3 sentences"."""
         runs = _runs(words, half)
-        fixed = {place for start, run in enumerate(runs) if is_fixed(run) for place in range(start, start + len(run))}
-        return tuple(word for i, word in enumerate(words) if NUMBER.fullmatch(word) and i not in fixed) or words
+        is_fixed = [2 * num_literal[run] > num_questions[_numbers_alike(run)] >= common for run in runs]
+        fixed = {i + place for i, is_so in enumerate(is_fixed) if is_so for place in range(half)}
+        own = [word for place, word in enumerate(words) if NUMBER.fullmatch(word) and place not in fixed]
+        return tuple(sorted(own or words))
 
     telling_known: set[Words] = set()
-    templated: dict[str, list[tuple[Counter[str], set[Words]]]] = defaultdict(list)  # by one of the words that are their own
-    for words in filter(None, known):
+    same_known: dict[Words, set[Words]] = defaultdict(set)
+    for words in known:
         telling_known |= telling(words)
-        own = own_of(words)
-        templated[own[0]].append((Counter(own), set(_runs(words, n))))
+        same_known[own_of(words)] |= set(_runs(words, n))
+    lengths = {len(words) for words in known if len(words) >= n}
 
     def is_known(words: Words) -> bool:
-        runs, counts = set(_runs(words, n)), Counter(words)
-        if not telling_known.isdisjoint(runs):
+        runs = _runs(words, n)
+        if not telling_known.isdisjoint(runs) or not same_known.get(own_of(words), set()).isdisjoint(runs):
             return True
-        return any(own <= counts and not theirs.isdisjoint(runs) for word in counts for own, theirs in templated.get(word, ()))
+        return any(words[i : i + length] in known for length in lengths for i in range(len(words) - length + 1))
 
     overlapping = {question for question, words in asked.items() if is_known(words)}
     return [trace for trace in traces if trace.problem.question not in overlapping]
