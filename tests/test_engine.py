@@ -142,6 +142,16 @@ def test_a_class_that_takes_both_is_not(make_family, family):
     engine_of(make_family(family))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_experts_that_rounding_changes_are_no_reason_to_refuse(make_family, seed):
+    policy = make_family("deepseek_v3")
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.normal_(0, 0.3)
+    NativeEngine(policy.model, frozenset(), torch.bfloat16)
+
+
 def test_the_cache_is_freed_with_the_last_sample(policy, monkeypatch):
     caches = []
     make = native.RowCache.__init__
@@ -273,17 +283,22 @@ def test_inverting_by_blocks_equals_cumulating_the_whole_vocabulary(size):
 @pytest.mark.parametrize("top_p", [0.3, 0.95])
 def test_the_nucleus_is_that_of_the_sorted_vocabulary_whatever_else_is_in_the_batch(scale, top_p):
     probs = (scale * torch.randn(20, 3000, generator=torch.Generator().manual_seed(7))).softmax(-1)
-    kept = native._keep_top(probs, 3000, top_p)
+    kept = native._nucleus(probs, top_p)
     for row, found in zip(probs, kept, strict=True):
         order = row.argsort(descending=True)
         before = row[order].double().cumsum(0) - row[order]
         size = int((before < top_p * row.double().sum()).sum())
         assert set(found.nonzero()[:, 0].tolist()) == set(order[:size].tolist())
-        assert torch.equal(native._keep_top(row[None], 3000, top_p)[0], found)
+        assert torch.equal(native._nucleus(row[None], top_p)[0], found)
+
+
+def test_of_equals_top_k_keeps_k():
+    kept = native._keep_top(torch.full((2, 1000), 1e-3), 10, 1.0)
+    assert (kept > 0).sum(dim=-1).tolist() == [10, 10]
 
 
 def test_equals_at_the_border_of_the_nucleus_all_stay():
-    kept = native._keep_top(torch.tensor([[0.4, 0.2, 0.2, 0.1, 0.1]]), 5, 0.5)
+    kept = native._nucleus(torch.tensor([[0.4, 0.2, 0.2, 0.1, 0.1]]), 0.5)
     assert kept[0].nonzero()[:, 0].tolist() == [0, 1, 2]
 
 
