@@ -75,7 +75,7 @@ class StageLog:
 
     def step(self, step: int, metrics: Mapping[str, float], group: Group | None = None) -> None:
         """Record the metrics of a step, and perhaps show the first completion of `group`."""
-        self.done = step
+        self.done = max(step, self.done)  # a missing one comes after later ones
         self._write({"step": step, **metrics})
         for key in CURVES:
             if key in metrics and not (key in HIDDEN_BESIDE_REWARD and "reward" in metrics):

@@ -29,28 +29,13 @@ from aha.types import UserError
 TOKEN_BYTES = 4  # of text, about
 FLOAT32, ADAM = 4, 8  # bytes of a parameter, and of the two moments that AdamW keeps of it
 
-COSTLY = (  # settings that decide how long a step takes, or a stage without steps
-    *(
-        "kind",
-        "model",
-        "model_revision",
-        "teacher_model",
-        "dtype",
-        "attn_implementation",
-        "data",
-        "eval",
-        "eval_data",
-        "rewards",
-    ),
-    *(
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "steps_per_generation",
-        "num_iterations",
-        "num_generations",
-    ),
-    *("max_completion_length", "max_length", "packing", "gradient_checkpointing", "eval_steps", "server", "rewrite"),
-)
+# Settings that leave the time of a step, or of a stage without steps, as it was; max_steps and epochs are counted.
+COSTLESS = {
+    *{"name", "seed", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm"},
+    *{"adam_beta1", "adam_beta2", "adam_epsilon", "max_steps", "num_train_epochs", "save_steps", "save_total_limit"},
+    *{"save_dtype", "logging_steps", "save_rollouts_steps", "temperature", "loss_type", "importance_sampling_level"},
+    *{"scale_rewards", "epsilon", "epsilon_high", "filters", "num_best", "rank_by", "shares", "max_traces"},
+}
 
 Action = Literal["skip", "resume", "run", "redo"]
 
@@ -75,9 +60,14 @@ def plan(recipe: Recipe, out: Path) -> list[Step]:
     nodes = graph(recipe, RunDir(out))
     measured = siblings(out)
     steps = []
+    resized: set[str] = set()  # stages whose outputs may be of another size
     for node in nodes.values():
         action, why = _action(node, nodes)
         seconds = _seconds(node, action)
+        if action == "redo" and any(unknown in node.needs for unknown in resized):
+            seconds = None
+        if action == "redo" and seconds is None:
+            resized.add(node.name)
         if seconds is None and action != "resume" and (like := _same(node, measured)):
             seconds = whole_seconds(like, steps_of(node))
             why = "; ".join(filter(None, [why, f"time as in {like.path.parent}"]))
@@ -140,7 +130,7 @@ def _share_of_cost(node: Node) -> float | None:
     if before is None:
         return None
     old, new = before.values, node.cfg.model_dump(mode="json")
-    if any(old.get(key) != new.get(key) for key in COSTLY):
+    if any(old.get(key) != new.get(key) for key in {*old, *new} - COSTLESS):
         return None
     if isinstance(node.cfg, TrainingConfig) and node.cfg.max_steps < 0:
         if old.get("max_steps", -1) != -1:
