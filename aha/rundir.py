@@ -184,11 +184,9 @@ def disk_faults_are_user_errors(path: Path) -> Iterator[None]:
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file so that readers see the old content or all of the new, also where several processes write it. A link
-    is followed, and what is no plain file, such as /dev/stdout, is written to."""
-    if path.exists() and not path.is_file():
-        with disk_faults_are_user_errors(path):
-            path.write_text(text, encoding="utf-8")
-        return
+    is followed. Raises UserError where something else than a plain file is there, such as /dev/stdout."""
+    if path.exists() and (not path.is_file() or path.absolute().parts[:2] in (("/", "dev"), ("/", "proc"))):
+        raise UserError(f"{path}: cannot be written: no plain file")
     target = path.resolve()
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
