@@ -125,10 +125,8 @@ def make_generation_config_valid(model: PreTrainedModel) -> None:
 
 def prompt_beside(source: str, revision: str | None) -> PromptConfig | None:
     """The prompt settings beside the weights of a folder or hub id; None where there are none."""
-    try:
+    with model_faults_are_user_errors(source):
         found = cached_file(source, PROMPT_FILE, revision=revision, _raise_exceptions_for_missing_entries=False)
-    except OSError:  # offline, and never asked for: the weights come from the cache
-        return None
     return load_prompt(Path(found).parent) if found else None
 
 
@@ -176,6 +174,12 @@ def longest(model: PreTrainedModel) -> int:
         first = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
         return int(first or config.max_position_embeddings)
     return int(config.max_position_embeddings)
+
+
+def told_longest(model: PreTrainedModel) -> str:
+    """`longest`, with the reason where the configuration of the model says more."""
+    most = model.config.get_text_config().max_position_embeddings
+    return str(most) if longest(model) == most else f"{longest(model)} (of {most}: beyond it LongRoPE changes the whole batch)"
 
 
 def load_config(cfg: StageConfig) -> PreTrainedConfig:

@@ -19,7 +19,7 @@ from aha.data.mixture import load_mixture
 from aha.engine.native import NativeEngine, Sampling
 from aha.log import StageLog
 from aha.metrics import Measure, measure
-from aha.model import Policy, longest
+from aha.model import Policy, longest, told_longest
 from aha.rewards import LogMetric, Reward, begins_ahead, ignore_metric, is_same, load_grader, score, total
 from aha.rewards.base import Pool
 from aha.rundir import disk_faults_are_user_errors
@@ -82,7 +82,7 @@ def check_lengths(
     if prompts and prompt + max_completion_length > limit:
         raise UserError(
             f"the longest prompt of {prompt} tokens and max_completion_length {max_completion_length} make "
-            f"{prompt + max_completion_length}; {who} holds {limit}: lower one of them{way_out}"
+            f"{prompt + max_completion_length}; {who} holds {told_longest(policy.model)}: lower one of them{way_out}"
         )
 
 

@@ -3,7 +3,7 @@
 from aha.chat import decode, encode_prompts, render
 from aha.engine.native import NativeEngine, Sampling
 from aha.log import printable
-from aha.model import compute_dtype, default_device, load_policy, longest
+from aha.model import compute_dtype, default_device, load_policy, told_longest
 from aha.stage_configs import StageConfig
 
 
@@ -24,7 +24,7 @@ class Speaker:
         model, tokenizer = self.policy.model, self.policy.tokenizer
         return (
             f"{self.name}: {model.num_parameters() / 1e6:.1f}M parameters, vocabulary {len(tokenizer)}, "
-            f"maximum length {longest(model)}\n"
+            f"maximum length {told_longest(model)}\n"
             f"pad id {tokenizer.pad_token_id}, stop ids {sorted(self.policy.stop_ids)}, "
             f"{str(self.dtype).removeprefix('torch.')} on {self.policy.device}, prompt template {self.policy.prompt.template}"
         )

@@ -170,7 +170,10 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
 
 def load_tensors(model: torch.nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:
     """Load tensors by name; all of them must fit, and only those that are tied to others may be missing."""
-    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:  # of other shapes
+        raise ValueError(f"{folder}: weights do not fit the model: {' '.join(str(error).split())}") from error
     tied = {name for name in model.state_dict() if name not in dict(model.named_parameters())}
     if unexpected or set(missing) - tied:
         raise ValueError(f"{folder}: weights do not fit the model: {[*unexpected, *(set(missing) - tied)][:3]}")

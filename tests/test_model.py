@@ -147,8 +147,9 @@ def test_saved_weights_are_loaded_into_the_same_model(make_family, tmp_path, fam
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy.model.state_dict().items())
 
 
-def test_weights_of_another_shape_are_refused(make_family, tmp_path):
-    save_policy(make_family("llama"), tmp_path, torch.float32)
+@pytest.mark.parametrize(("family", "size"), [("llama", 48), ("qwen3", 64)])
+def test_weights_of_another_class_or_shape_are_refused(make_family, tmp_path, family, size):
+    save_policy(make_family(family, intermediate_size=size), tmp_path, torch.float32)
     with pytest.raises(ValueError, match="weights do not fit the model"):
         load_weights(make_family("qwen3").model, tmp_path)
 
@@ -180,7 +181,7 @@ def test_prompt_settings_travel_with_a_model_of_the_hub(model_folder, tmp_path, 
 
 
 @pytest.mark.parametrize("family", ["opt", "seed_oss", "gpt2", "gpt_neox"])
-def test_dropout_is_off_wherever_a_class_keeps_it(make_family, family):
+def test_dropout_is_off_in_whatever_module_and_under_whatever_name(make_family, family):
     policy = make_family(family)
     for config in (policy.model, *policy.model.modules()):
         for name, value in vars(config).items():
@@ -200,7 +201,7 @@ def test_with_longrope_a_text_is_no_longer_than_where_the_frequencies_change(mak
     assert longest(policy.model) == 16
     engine = NativeEngine(policy.model, frozenset(), torch.float32)
     engine.generate([[5, 6, 7]], 1, Sampling("s", 13))
-    with pytest.raises(UserError, match="make 17 tokens; the model holds 16"):
+    with pytest.raises(UserError, match="make 17 tokens; the model holds 16 \\(of 64: beyond it LongRoPE"):
         engine.generate([[5, 6, 7]], 1, Sampling("s", 14))
 
 
