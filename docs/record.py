@@ -19,6 +19,8 @@ from typing import Any
 
 import pyarrow.parquet
 
+from aha.config import DataConfig
+from aha.data.mixture import load_mixture
 from aha.metrics import Measure, bootstrap, measure
 from aha.recipe import load_recipe, reference, resolve
 from aha.report import answers, draw
@@ -125,13 +127,18 @@ def compared_with(stage: Stage, run: Run) -> list[Stage]:
 
 def by_problem(stage: Stage) -> Values:
     """Measures problem by problem. Where a problem was answered several times, only its share of right answers is known."""
+    data = [DataConfig(**source) for source in (stage.config.get("eval") or {}).get("data", [])]
+    asked = {(problem.id, problem.question): problem for problem in load_mixture(data)}
     names = {name.partition("/")[0]: name for name in stage.measures if name.partition("/")[2] in SOLVED}
     found: Values = {}
     for key, row in stage.answers.items():
         sample = Sample([0] * row["num_tokens"], [], row["finish_reason"])
-        group = Group(Problem("", "", key[1], {}, ""), "", [], [Completion(sample, row["completion"], {}, None, False)])
-        form = {name: m.value for name, m in measure([group], stage.prompt).items() if name in stage.measures}
-        for name, value in {names[row["kind"]]: row["share"], **form}.items():
+        problem = asked.get(key) or Problem("", "", key[1], {}, "")  # the data of the run may not be here
+        group = Group(problem, "", [], [Completion(sample, row["completion"], {}, None, False)])
+        values = {name: m.value for name, m in measure([group], stage.prompt).items()}
+        values[f"{row['kind']}/single_language"] = values["language/single"]
+        form = {name: value for name, value in values.items() if name in stage.measures}
+        for name, value in {**form, names[row["kind"]]: row["share"]}.items():
             found.setdefault(name, {})[key] = value
     means = {name: statistics.fmean(told.values()) for name, told in found.items()}
     return {name: told for name, told in found.items() if math.isclose(means[name], stage.measures[name].value, abs_tol=1e-9)}

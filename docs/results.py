@@ -79,13 +79,18 @@ def by_difference(folders: list[Path], before: str, after: str, keys: list[str])
     """For every metric a row for every run: what a stage has more of it than another, over the problems of both."""
     found = {}
     for folder in folders:
-        values = {stage.name: by_problem(stage) for stage in read_run(folder).stages if stage.name in (before, after)}
-        found[folder] = differences(values[before], values[after])
+        stages = {stage.name: stage for stage in read_run(folder).stages}
+        if missing := [name for name in (before, after) if name not in stages]:
+            raise SystemExit(f"{folder}: no stage {missing[0]}")
+        found[folder] = differences(by_problem(stages[before]), by_problem(stages[after]))
     lines = ["| metric | run | difference [95% interval] | problems |", "|---|---|---|---|"]
-    for key in keys or next(iter(found.values())):
+    for key in keys or dict.fromkeys(key for changes in found.values() for key in changes):
         for folder, changes in found.items():
-            change, low, high, n = changes[key]
-            lines.append(f"| {key} | {folder.name} | {change:+.3f} [{low:+.3f}, {high:+.3f}] | {n:,} |")
+            cells = " | "  # not known problem by problem, or of another recipe
+            if key in changes:
+                change, low, high, n = changes[key]
+                cells = f"{change:+.3f} [{low:+.3f}, {high:+.3f}] | {n:,}"
+            lines.append(f"| {key} | {folder.name} | {cells} |")
     return lines
 
 
