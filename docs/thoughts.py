@@ -1,8 +1,9 @@
 """How true the thoughts of Countdown answers are: equations, operands, claims of success, tries, checks.
 
 A line for every file and task. A claim is right where the equation that is handed in is right; one that a check on the page
-refutes is none. A try is whole where it has an equation for every number but one. With --within, the share of problems that
-were solved in so many tokens: what a shorter maximum length would have left, since the tokens drawn do not depend on it.
+refutes is none. A try is whole where it has an equation for every number but one, and an answer where it has every number
+once. With --within, the share of problems that were solved in so many tokens: what a shorter maximum length would have left,
+since the tokens drawn do not depend on it.
 
 .venv/bin/python docs/thoughts.py runs/tiny-r1/base/rollouts/eval.parquet runs/tiny-r1/zero/rollouts/eval.parquet
 .venv/bin/python docs/thoughts.py --within 64 128 256 -- runs/tiny-zero/zero/rollouts/eval.parquet
@@ -15,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet
 
+from aha.chat import parse
 from aha.data.countdown import QUESTION
 from aha.data.mixing import translate
 from aha.data.writers import CHECK, HITS, SURRENDERS
@@ -29,9 +31,15 @@ def value(a: int, operator: str, b: int) -> Fraction | None:
     return Fraction({"+": a + b, "-": a - b, "*": a * b}[operator])
 
 
+def answer_of(row: dict[str, Any]) -> str:
+    """What is handed in; empty where nothing is."""
+    return parse(row["completion"], "think", "answer").answer or ""
+
+
 def truth(rows: list[dict[str, Any]]) -> list[str]:
-    """The cells of one line: shares of true equations, foreign operands, right claims and whole tries; tries; checks."""
-    equations = true = foreign = claims = right = tries = whole = checks = hits = 0
+    """The cells of one line: shares of true equations, foreign operands, right claims, whole tries and whole answers; tries;
+    checks."""
+    equations = true = foreign = claims = right = tries = whole = answers = checks = hits = 0
     for row in rows:
         count = row["question"].partition("]")[0].count(",") + 1
         seen = {int(number) for number in re.findall(r"\d+", row["question"])}
@@ -41,6 +49,8 @@ def truth(rows: list[dict[str, Any]]) -> list[str]:
             true += value(int(a), operator, int(b)) == int(c)
             foreign += (int(a) not in seen) + (int(b) not in seen)
             seen.add(int(c))
+        nums, given = (sorted(re.findall(r"\d+", text)) for text in (row["question"].partition("]")[0], answer_of(row)))
+        answers += nums == given
         lines = thoughts.split("\n")
         claimed = lines[-1].endswith((*HITS, "it fits."))
         claims += claimed
@@ -50,7 +60,8 @@ def truth(rows: list[dict[str, Any]]) -> list[str]:
         whole += sum(len(EQUATION.findall(line)) == count - 1 for line in tried)
         hits += sum(line.endswith(HITS) for line in lines)
         checks += sum(line.startswith(CHECK) for line in lines)
-    shares = (true / max(1, equations), foreign / max(1, equations) / 2, right / max(1, claims), whole / max(1, tries))
+    shares = [true / max(1, equations), foreign / max(1, equations) / 2, right / max(1, claims), whole / max(1, tries)]
+    shares.append(answers / len(rows))
     return [*(f"{share:.1%}" for share in shares), f"{tries / len(rows):.1f}", f"{checks / max(1, hits):.2f}"]
 
 
@@ -63,7 +74,7 @@ def main() -> None:
         head = [f"{limit} tokens" for limit in args.within]
     else:
         head = ["equations true", "operands that stand nowhere above", "claims of success right", "tries that are whole"]
-        head += ["tries per answer", "checks per claim"]
+        head += ["answers that are whole", "tries per answer", "checks per claim"]
     print("| " + " | ".join(["file", "task", "answers", *head]) + " |")
     print("|---" * (3 + len(head)) + "|")
     for file in args.files:

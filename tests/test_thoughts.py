@@ -21,11 +21,11 @@ ROWS = [
         "solved": True,
         "num_tokens": 60,
     },
-    # The claim is wrong.
+    # The claim is wrong, and the answer leaves a number out.
     {
         "question": QUESTION,
         "kind": "three",
-        "completion": "<think>Let me try 9*3=27, 31-4=16, yes, that works!</think> <answer>9*3-4</answer>",
+        "completion": "<think>Let me try 9*3=27, 31-4=16, yes, that works!</think> <answer>9*3</answer>",
         "solved": False,
         "num_tokens": 20,
     },
@@ -47,7 +47,7 @@ def cells(tmp_path, monkeypatch, capsys, *arguments) -> list[list[str]]:
 def test_thoughts_are_counted_and_other_questions_left_out(tmp_path, monkeypatch, capsys):
     [line] = cells(tmp_path, monkeypatch, capsys)
     # 7 + 2 equations, of which 9-3=5 and 31-4=16 are false; 31 is the one foreign operand of 18; 3 of 4 tries are whole.
-    assert line[1:] == ["three", "2", "77.8%", "5.6%", "50.0%", "75.0%", "2.0", "0.50"]
+    assert line[1:] == ["three", "2", "77.8%", "5.6%", "50.0%", "75.0%", "50.0%", "2.0", "0.50"]
 
 
 @pytest.mark.parametrize(("limit", "share"), [(59, "0.000"), (60, "0.500")])
