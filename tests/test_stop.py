@@ -52,7 +52,7 @@ def _listening(tmp_path, monkeypatch):
     """This process stops as a stage does, and there is a reward with spread."""
     monkeypatch.chdir(tmp_path)
     Path("toy_letters.py").write_text(LETTERS)
-    before = {number: signal.getsignal(number) for number in STOPS}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in STOPS}  # a shell's background job ignores Ctrl-C
     STOP.listen()
     yield
     STOP.__init__()
