@@ -22,7 +22,7 @@ from rich.text import Text
 from aha import preflight
 from aha.graph import Node, config_text, dependents, graph, refuse_changed
 from aha.lock import RunLock
-from aha.log import WIDTH, clock, printable, told
+from aha.log import WIDTH, clock, interval, printable
 from aha.metrics import Measure
 from aha.recipe import last_of_line, reference, references
 from aha.report import write_report
@@ -222,7 +222,7 @@ def headlines(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
-        return told(Measure(**value))
+        return interval(Measure(**value))  # how many there were, the stage has printed
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 

@@ -711,7 +711,7 @@ def test_the_summary_shows_the_headlines_of_every_kind():
     told = pipeline.headlines({"sample/candidates": 4096, "kept/correct": 900, "sample/kept": 412, "refined/cap": 3})
     assert told == {"sample/kept": "412 of 4,096"}
     assert pipeline.headlines({"pairs/accuracy": measure, "pairs/margin": measure}) == {
-        "pairs/accuracy": "0.250 [0.214, 0.290] n=512"
+        "pairs/accuracy": "0.250 [0.214, 0.290]"
     }
     assert pipeline.headlines({"loss": 0.12345, "eval_loss": 1.5, "a": 1, "b": 2}) == {
         "loss": "0.1235",
