@@ -16,7 +16,8 @@ import pyarrow.parquet
 from aha.chat import decode, encode_prompts, render
 from aha.config import DataConfig, PromptConfig
 from aha.data.mixture import load_mixture
-from aha.engine.native import NativeEngine, Sampling
+from aha.engine.native import NativeEngine
+from aha.engine.sampling import Sampling
 from aha.log import StageLog
 from aha.metrics import Measure, measure
 from aha.model import Policy, longest, told_longest

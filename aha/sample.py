@@ -25,7 +25,8 @@ from aha.data.mixture import load_mixture
 from aha.data.refine import refine
 from aha.data.review import reviewed
 from aha.data.wording import Answer, readable, wording_of
-from aha.engine.native import NativeEngine, Sampling
+from aha.engine.native import NativeEngine
+from aha.engine.sampling import Sampling
 from aha.engine.server import ServerEngine
 from aha.language import target_language
 from aha.log import StageLog

@@ -1,7 +1,8 @@
 """Talk to a model: one question, one answer."""
 
 from aha.chat import decode, encode_prompts, render
-from aha.engine.native import NativeEngine, Sampling
+from aha.engine.native import NativeEngine
+from aha.engine.sampling import Sampling
 from aha.log import printable
 from aha.model import compute_dtype, default_device, load_policy, told_longest
 from aha.stage_configs import StageConfig

@@ -19,7 +19,8 @@ import torch
 
 from aha import rollout
 from aha.config import RewardConfig, validate
-from aha.engine.native import NativeEngine, Sampling
+from aha.engine.native import NativeEngine
+from aha.engine.sampling import Sampling
 from aha.model import default_device, load_policy
 from aha.rewards import Reward, begins_ahead, load_rewards
 from aha.stage_configs import EvalStage

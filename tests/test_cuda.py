@@ -7,7 +7,8 @@ import torch
 from rich.console import Console
 
 from aha import grpo
-from aha.engine.native import NativeEngine, Sampling
+from aha.engine.native import NativeEngine
+from aha.engine.sampling import Sampling
 from aha.log import StageLog
 from aha.rundir import StageDir
 from aha.stage_configs import GrpoStage

@@ -6,7 +6,9 @@ import torch
 from conftest import FAMILIES
 
 from aha.engine import native
-from aha.engine.native import MASS, WIDTH_BLOCK, NativeEngine, Sampling, draw, invert, uniform
+from aha.engine.native import NativeEngine
+from aha.engine.rows import WIDTH_BLOCK, RowCache, RowLayer
+from aha.engine.sampling import MASS, Sampling, _keep_top, _nucleus, draw, invert, uniform
 from aha.model import collate, token_logps
 from aha.types import Sample, UserError
 
@@ -63,14 +65,14 @@ def test_logps_equal_those_of_model_forward_when_the_cache_has_grown(policy):
 @torch.no_grad()
 def test_the_cache_grows_with_the_rows_that_still_decode(policy, monkeypatch):
     sizes = []
-    grow = native.RowLayer._grown
+    grow = RowLayer._grown
 
     def seen(layer, states):
         grown = grow(layer, states)
         sizes.append(len(grown))
         return grown
 
-    monkeypatch.setattr(native.RowLayer, "_grown", seen)
+    monkeypatch.setattr(RowLayer, "_grown", seen)
     stops = frozenset(range(0, policy.model.config.vocab_size, 40))  # about one token in forty
     groups = engine_of(policy, stop_ids=stops).generate(PROMPTS, 4, Sampling("s", 4 * WIDTH_BLOCK))
     assert sizes[-1] < sizes[0] <= 4 * len(PROMPTS)
@@ -154,8 +156,8 @@ def test_experts_that_rounding_changes_are_no_reason_to_refuse(make_family, seed
 
 def test_the_cache_is_freed_with_the_last_sample(policy, monkeypatch):
     caches = []
-    make = native.RowCache.__init__
-    monkeypatch.setattr(native.RowCache, "__init__", lambda self, *args: make(self, *args) or caches.append(weakref.ref(self)))
+    make = RowCache.__init__
+    monkeypatch.setattr(RowCache, "__init__", lambda self, *args: make(self, *args) or caches.append(weakref.ref(self)))
     gc.disable()
     try:
         engine_of(policy).generate(PROMPTS, 2, Sampling("s", 6))
@@ -283,22 +285,22 @@ def test_inverting_by_blocks_equals_cumulating_the_whole_vocabulary(size):
 @pytest.mark.parametrize("top_p", [0.3, 0.95])
 def test_the_nucleus_is_that_of_the_sorted_vocabulary_whatever_else_is_in_the_batch(scale, top_p):
     probs = (scale * torch.randn(20, 3000, generator=torch.Generator().manual_seed(7))).softmax(-1)
-    kept = native._nucleus(probs, top_p)
+    kept = _nucleus(probs, top_p)
     for row, found in zip(probs, kept, strict=True):
         order = row.argsort(descending=True)
         before = row[order].double().cumsum(0) - row[order]
         size = int((before < top_p * row.double().sum()).sum())
         assert set(found.nonzero()[:, 0].tolist()) == set(order[:size].tolist())
-        assert torch.equal(native._nucleus(row[None], top_p)[0], found)
+        assert torch.equal(_nucleus(row[None], top_p)[0], found)
 
 
 def test_of_equals_top_k_keeps_k():
-    kept = native._keep_top(torch.full((2, 1000), 1e-3), 10, 1.0)
+    kept = _keep_top(torch.full((2, 1000), 1e-3), 10, 1.0)
     assert (kept > 0).sum(dim=-1).tolist() == [10, 10]
 
 
 def test_equals_at_the_border_of_the_nucleus_all_stay():
-    kept = native._nucleus(torch.tensor([[0.4, 0.2, 0.2, 0.1, 0.1]]), 0.5)
+    kept = _nucleus(torch.tensor([[0.4, 0.2, 0.2, 0.1, 0.1]]), 0.5)
     assert kept[0].nonzero()[:, 0].tolist() == [0, 1, 2]
 
 

@@ -11,7 +11,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from aha import model as model_module
 from aha.config import DataConfig
-from aha.engine.native import NativeEngine, Sampling
+from aha.engine.native import NativeEngine
+from aha.engine.sampling import Sampling
 from aha.model import (
     align,
     check_scoring,

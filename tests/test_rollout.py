@@ -9,7 +9,8 @@ import torch
 
 from aha.chat import encode_prompts
 from aha.config import DataConfig, PromptConfig, RewardConfig
-from aha.engine.native import NativeEngine, Sampling
+from aha.engine.native import NativeEngine
+from aha.engine.sampling import Sampling
 from aha.rewards import Reward, load_rewards, maths
 from aha.rewards.kept import Kept
 from aha.rewards.workers import Verdict

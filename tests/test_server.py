@@ -9,7 +9,7 @@ import pytest
 from stub_server import StubServer, text_of
 
 from aha.config import ServerConfig
-from aha.engine.native import Sampling
+from aha.engine.sampling import Sampling
 from aha.engine.server import ServerEngine
 from aha.remote import ask
 from aha.rewards.kept import Kept

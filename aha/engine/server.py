@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aha.config import ServerConfig
-from aha.engine.native import Sampling
+from aha.engine.sampling import Sampling
 from aha.remote import Reply, Request, ask
 from aha.rewards.kept import Kept
 from aha.types import UserError
