@@ -44,6 +44,14 @@ Template = Annotated[
 ]
 Prefill = Annotated[str | None, typer.Option(help="with --template: how every answer starts, as in '<think>'")]
 Seed = Annotated[int, typer.Option(help="seed of the sampling")]
+Data = Annotated[str, typer.Option(help="a generator (countdown), a preset (gsm8k), a hub id, a file or folder")]
+Preset = Annotated[str | None, typer.Option(help=f"columns of a public data set: {', '.join(PRESETS)}")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="where data of your own has what, as in question=problem, gold=answer; several times"),
+]
+Split = Annotated[str, typer.Option(help="split, also with rows: train[-1024:]; a file is one split, whatever its name")]
+Limit = Annotated[int | None, typer.Option(help="the first so many problems; default: all, 512 of a generator")]
 
 
 @app.callback(invoke_without_command=True)
@@ -142,12 +150,11 @@ def export(
 def evaluate(
     model: Model = DEFAULT_MODEL,
     against: Annotated[str | None, typer.Option(help="a second model, to compare with on the same problems")] = None,
-    data: Annotated[
-        str, typer.Option(help="a generator (countdown), a preset (gsm8k), a hub id, a file or folder")
-    ] = "countdown",
-    preset: Annotated[str | None, typer.Option(help=f"columns of a public data set: {', '.join(PRESETS)}")] = None,
-    split: Annotated[str, typer.Option(help="split, also with rows: train[-1024:]")] = "test",
-    limit: Annotated[int | None, typer.Option(help="the first so many problems; default: all, 512 of a generator")] = None,
+    data: Data = "countdown",
+    preset: Preset = None,
+    columns: Columns = None,
+    split: Split = "test",
+    limit: Limit = None,
     max_completion_length: MaxLength = 256,
     temperature: Temperature = 1.0,
     top_p: Annotated[float, typer.Option(help="only the likeliest tokens that hold this mass; 1 keeps all")] = 1.0,
@@ -160,14 +167,6 @@ def evaluate(
     answers: Annotated[Path | None, typer.Option(help="keep the answers of the model in this parquet file")] = None,
 ) -> None:
     """Measure a model: accuracy with its 95 percent interval, and the form of the text."""
-    from aha.data.sources import GENERATORS
-
-    source = {
-        "source": data,
-        "preset": preset,
-        "split": split,
-        "limit": limit if limit is not None else (512 if data in GENERATORS else None),
-    }
     values = {
         "name": "eval",
         "kind": "eval",
@@ -178,7 +177,7 @@ def evaluate(
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
-        "eval": {"data": [source], "num_generations": num_generations},
+        "eval": {"data": [_source(data, preset, columns, split, limit)], "num_generations": num_generations},
     }
     cfg: EvalStage = validate(EvalStage, values, "command line")
     _check_output(answers, ".parquet")
@@ -207,12 +206,11 @@ def sample(
     out: Annotated[Path, typer.Option(help="write the traces to this file, JSON lines")],
     model: Model = DEFAULT_MODEL,
     server: Annotated[str | None, typer.Option(help="ask MODEL behind this OpenAI-compatible server, http://.../v1")] = None,
-    data: Annotated[
-        str, typer.Option(help="a generator (countdown), a preset (gsm8k), a hub id, a file or folder")
-    ] = "countdown",
-    preset: Annotated[str | None, typer.Option(help=f"columns of a public data set: {', '.join(PRESETS)}")] = None,
-    split: Annotated[str, typer.Option(help="split, also with rows: train[-1024:]")] = "train",
-    limit: Annotated[int | None, typer.Option(help="the first so many problems; default: all, 512 of a generator")] = None,
+    data: Data = "countdown",
+    preset: Preset = None,
+    columns: Columns = None,
+    split: Split = "train",
+    limit: Limit = None,
     num_generations: Annotated[int, typer.Option(help="answers per problem")] = 4,
     max_completion_length: MaxLength = 256,
     temperature: Temperature = 1.0,
@@ -229,15 +227,12 @@ def sample(
 
     Stopped, the same command goes on with what was answered, which is kept in a hidden folder beside the output until then.
     """
-    from aha.data.sources import GENERATORS
-
-    limit = limit if limit is not None else (512 if data in GENERATORS else None)
     values: dict[str, Any] = {
         "name": "sample",
         "kind": "sample",
         "prompt": _prompt(template, prefill),
         "seed": seed,
-        "data": {"source": data, "preset": preset, "split": split, "limit": limit},
+        "data": _source(data, preset, columns, split, limit),
         "num_generations": num_generations,
         "max_completion_length": max_completion_length,
         "temperature": temperature,
@@ -259,6 +254,22 @@ def sample(
     stage.traces.replace(out)
     shutil.rmtree(stage.path)
     typer.echo(out)
+
+
+def _source(data: str, preset: str | None, columns: list[str] | None, split: str, limit: int | None) -> dict[str, Any]:
+    """The settings of the data that a command reads."""
+    from aha.data.sources import GENERATORS
+
+    pairs = [column.partition("=") for column in columns or []]
+    if wrong := ["".join(pair) for pair in pairs if not all(pair)]:
+        raise UserError(f"--column {printable(wrong[0])}: wants our column and yours, as in question=problem")
+    return {
+        "source": data,
+        "preset": preset,
+        "columns": {ours: theirs for ours, _, theirs in pairs},
+        "split": split,
+        "limit": limit if limit is not None else (512 if data in GENERATORS else None),
+    }
 
 
 def _prompt(template: str | None, prefill: str | None) -> dict[str, str] | None:

@@ -63,10 +63,18 @@ def cli_page() -> str:
 def recipes_page() -> str:
     parts = [
         "# Recipes\n",
-        "Every key that a recipe may hold, written by `docs/generate.py` from `aha/config.py` and `aha/stage_configs.py`. Keys",
-        "that TRL and transformers have keep their names and meaning. Precedence: defaults, then the recipe, then",
-        "`stage.key=value` on the command line. Beside the keys below, a recipe may hold `defaults`: a mapping that is put",
-        "under every stage that has such keys.\n",
+        "Every key that a recipe may hold, written by `docs/generate.py` from `aha/config.py` and `aha/stage_configs.py`.",
+        "Keys that TRL and transformers have keep their names and meaning, not always their defaults:",
+        "`gradient_checkpointing` is false here, `num_train_epochs` 1, `logging_steps` 1, `save_total_limit` 2, and",
+        "`learning_rate` 1e-6 for `sft` too.\n",
+        "Precedence: defaults, then the recipe, then `stage.key=value` on the command line. Beside the keys below, a recipe",
+        "may hold `defaults`: a mapping that is put under every stage that has such keys. Mappings are merged key by key,",
+        "lists are replaced. On the command line a number names a place in a list (`zero.eval.data.0.limit=64`), and a whole",
+        "value is YAML in quotes (`'zero.data={source: words}'`).\n",
+        "How the batch keys of `grpo` combine: one batch of rollouts has `per_device_train_batch_size` x",
+        "`steps_per_generation` / `num_generations` prompts and makes `steps_per_generation` / `gradient_accumulation_steps`",
+        "x `num_iterations` updates; `max_steps` counts updates. With 64, 4 and 8 and no accumulation that is 32 prompts and",
+        "4 updates, so 48 steps are 12 batches of rollouts.\n",
     ]
     for model, title in SECTIONS:
         bases = reversed(model.__mro__[1:])

@@ -3,7 +3,7 @@
 The split is a hash of numbers and target (aha/data/countdown.py), so neither the base nor any run on the generator has seen
 these problems. Three files: three numbers, four numbers, and all.
 
-.venv/bin/python docs/public_rows.py ../shared/data/countdown/train.parquet runs/public
+.venv/bin/python docs/public_rows.py YOUR_COPY/train.parquet runs/public
 """
 
 import argparse
@@ -17,7 +17,7 @@ from aha.data.countdown import split_of
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="train.parquet of Jiayi-Pan/Countdown-Tasks-3to4")
+    parser.add_argument("file", type=Path, help="parquet with columns nums and target, as Jiayi-Pan/Countdown-Tasks-3to4 has")
     parser.add_argument("folder", type=Path)
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -161,6 +161,14 @@ def test_eval_reads_a_file_by_a_preset(model_folder, tmp_path):
     assert "gsm8k/pass@1" in result.stdout, result.stderr
 
 
+def test_eval_reads_a_file_by_its_columns(model_folder, tmp_path):
+    (tmp_path / "q.jsonl").write_text('{"problem": "1+1?", "answer": "2"}\n')
+    arguments = ["--model", str(model_folder), "--data", "q.jsonl", "--max-completion-length", "4"]
+    result = aha("eval", *arguments, "--column", "question=problem", "--column", "gold=answer", cwd=tmp_path)
+    assert "q/pass@1" in result.stdout, result.stderr
+    fails_in_one_line(aha("eval", *arguments, "--column", "question", cwd=tmp_path), "--column question", "question=problem")
+
+
 def test_eval_of_several_answers_tells_pass_at_k_and_maj_at_k_and_keeps_the_answers(model_folder, tmp_path):
     arguments = ["--model", str(model_folder), "--limit", "3", "--num-generations", "2", "--max-completion-length", "4"]
     result = aha("eval", *arguments, "--answers", "kept/answers.parquet", cwd=tmp_path)
