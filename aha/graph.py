@@ -24,6 +24,7 @@ from aha.rundir import RunDir, StageDir, content, fingerprint, fingerprint_path,
 from aha.stage_configs import STAGE_KINDS, Recipe, StageConfig
 from aha.types import UserError
 
+COMMAND_LINE = "# "  # in front of the command in recipe.yaml
 FINGERPRINT_LINE = "# fingerprint: "
 INPUTS_LINE = "# inputs: "
 MADE_OF_LINE = "# made of: "
@@ -178,6 +179,23 @@ def read_config(stage: StageDir) -> Written | None:
         for start in (INPUTS_LINE, MADE_OF_LINE)
     )
     return Written(values, head[0].removeprefix(FINGERPRINT_LINE) if head else "", inputs, made_of or {})
+
+
+def refuse_foreign(run: RunDir, nodes: Mapping[str, Node]) -> None:
+    """Raise UserError where something that is not of a run stands where the run would clear it or write over it."""
+    if run.recipe.exists() and not run.recipe.read_bytes().startswith(COMMAND_LINE.encode()):
+        raise UserError(f"{run.recipe} is there and not of a run, which writes its own; choose another directory with --out")
+    for node in nodes.values():
+        path = node.stage.path
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, and a stage wants a folder; put the whole run where there is room, with --out")
+        holds_more = any(found.name not in NOTHING_LOST for found in path.glob("*"))
+        if holds_more and not node.stage.manifest.exists() and not _names_fingerprint(node.stage.config):
+            raise UserError(f"{path} is no stage of a run; name the stage otherwise, or choose another --out")
+
+
+def _names_fingerprint(config: Path) -> bool:
+    return config.exists() and config.read_bytes().startswith(FINGERPRINT_LINE.encode())
 
 
 def begun_stages(run: RunDir) -> dict[str, str]:

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aha import preflight
-from aha.graph import Node, config_text, dependents, graph, refuse_changed
+from aha.graph import COMMAND_LINE, Node, config_text, dependents, graph, refuse_changed, refuse_foreign
 from aha.lock import RunLock
 from aha.log import WIDTH, clock, interval, printable
 from aha.metrics import Measure
@@ -35,7 +35,6 @@ from aha.types import UserError
 # Ends of the measures that the console shows.
 HEADLINES = ("/pass@1", "/answered", "/refused", "language/single", "format/rate", "pairs/accuracy", "labels/accuracy")
 NUM_OTHERS = 3  # of a stage that has none of these
-COMMAND_LINE = "# "  # in front of the command in recipe.yaml
 
 
 class StageFailedError(Exception):
@@ -75,6 +74,7 @@ def run(
     with RunLock(place.lock, command) as lock:
         sweep(place, names)
         nodes = graph(recipe, place)
+        refuse_foreign(place, nodes)
         todo = [only] if only else names
         redone = [name for name in dependents(nodes, redo_from) if name in todo]
         # Whatever is wrong is told before anything is cleared or run.

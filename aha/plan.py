@@ -19,7 +19,7 @@ from aha.bundled import bundled_folder
 from aha.config import DataConfig, EvalConfig
 from aha.data.hub import HUB_ID
 from aha.data.sources import DEFAULT_GENERATED_ROWS, GENERATORS
-from aha.graph import Node, graph, own_changes, read_config, roots_of, told_changes
+from aha.graph import Node, graph, own_changes, read_config, refuse_foreign, roots_of, told_changes
 from aha.log import WIDTH, clock
 from aha.recipe import reference, references
 from aha.rundir import RunDir, StageDir, damage
@@ -77,11 +77,12 @@ def plan(recipe: Recipe, out: Path) -> list[Step]:
 
 def obstacles(recipe: Recipe, out: Path) -> list[str]:
     """What keeps `aha run` from doing that, each with what mends it."""
+    nodes = graph(recipe, RunDir(out))
     try:
         preflight.check(recipe)
+        refuse_foreign(RunDir(out), nodes)
     except UserError as error:
         return [f"the run stops before it begins: {error}"]
-    nodes = graph(recipe, RunDir(out))
     flags = " ".join(f"--from {node.name}" for node in roots_of(nodes, nodes))
     found = [f"the run stops before it begins: add {flags}"] if flags else []
     for node in nodes.values():
@@ -221,7 +222,7 @@ def _disk(node: Node, nodes: Mapping[str, Node], action: Action) -> int | None:
     answers = _num_answers(cfg, nodes)
     if not isinstance(cfg, TrainingConfig):
         return answers
-    weights = None if cfg.initial_model is None else _weights(cfg, nodes)
+    weights = _weights(cfg, nodes)
     if weights is None or answers is None:
         return None
     size, parameters = weights
@@ -283,6 +284,8 @@ def _num_rows_of(source: DataConfig, nodes: Mapping[str, Node]) -> int | None:
 
 def _weights(cfg: StageConfig, nodes: Mapping[str, Node]) -> tuple[int, int] | None:
     """Bytes and parameters of the model that a stage begins with; None where it is not on this machine yet."""
+    if cfg.initial_model is None:
+        return None  # from scratch
     found = reference(cfg.model)
     if found and not nodes[found[0]].stage.model.exists():
         return _weights(nodes[found[0]].cfg, nodes)

@@ -123,7 +123,8 @@ class StageDir:
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        return sorted(path for path in (self.path / "checkpoints").glob("step-*") if not path.name.endswith(".tmp"))
+        steps = (path.name.removeprefix("step-") for path in (self.path / "checkpoints").glob("step-*"))
+        return [self.checkpoint(step) for step in sorted(int(step) for step in steps if step.isdecimal())]
 
     def read_manifest(self) -> dict[str, Any] | None:
         """What `stage.json` says, or None while the stage is unfinished."""

@@ -16,6 +16,7 @@ from aha.graph import (
     own_changes,
     read_config,
     refuse_changed,
+    refuse_foreign,
     roots_of,
     told_changes,
 )
@@ -273,6 +274,29 @@ def test_a_folder_is_a_stage_where_its_configuration_has_a_name_and_a_known_kind
     (chain / "run" / "binary").mkdir()
     (chain / "run" / "binary" / "config.yaml").write_bytes(b"\xff\xfe")
     assert begun_stages(RunDir(chain / "run")) == {"b": "sft", "last": "eval"}
+
+
+def test_what_is_not_of_a_run_is_neither_cleared_nor_written_over(chain):
+    run, nodes = RunDir(chain / "run"), nodes_of(chain)
+    refuse_foreign(run, nodes)
+    name = next(iter(nodes))
+    folder = nodes[name].stage.path
+    write_atomic(folder / "thesis.csv", "years of work")
+    with pytest.raises(UserError, match=f"{name} is no stage of a run"):
+        refuse_foreign(run, nodes)
+    write_atomic(nodes[name].stage.config, config_text(nodes[name]))  # a stage that somebody put a file into
+    refuse_foreign(run, nodes)
+
+    write_atomic(run.recipe, "name: mine\n")
+    with pytest.raises(UserError, match=r"recipe.yaml is there and not of a run"):
+        refuse_foreign(run, nodes)
+    write_atomic(run.recipe, "# aha run mine.yaml\nname: mine\n")
+    refuse_foreign(run, nodes)
+
+    shutil.move(folder, chain / "elsewhere")
+    folder.symlink_to(chain / "elsewhere")
+    with pytest.raises(UserError, match=f"{name} is a link"):
+        refuse_foreign(run, nodes)
 
 
 def test_what_a_stage_reads_under_its_home_and_a_grader_of_the_user_are_inputs(tmp_path, monkeypatch):

@@ -282,9 +282,9 @@ def test_paths_of_a_stage():
 def test_checkpoints_are_the_complete_ones_oldest_first(tmp_path):
     stage = StageDir(tmp_path)
     assert stage.checkpoints() == []
-    for name in ("step-000100", "step-000020", "step-000003", "step-000200.tmp", "notes"):
+    for name in ("step-1000000", "step-000100", "step-000020", "step-000003", "step-000200.tmp", "notes"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    assert stage.checkpoints() == [stage.checkpoint(3), stage.checkpoint(20), stage.checkpoint(100)]
+    assert stage.checkpoints() == [stage.checkpoint(step) for step in (3, 20, 100, 1_000_000)]
 
 
 def test_a_stage_without_manifest_is_not_done(tmp_path):
