@@ -21,6 +21,10 @@ PROMPT_FILE = "prompt.json"
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and signs that are drawn as nothing: Hangul fillers, empty Braille
 ENCODED_AT_ONCE = 4096  # texts
 
+# Some templates write today's date into the system turn. No result is to depend on the day, so they get the one that such
+# templates fall back to themselves.
+CLOCK = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+
 Message = Mapping[str, str]  # role and content
 Piece = tuple[str, bool]
 
@@ -107,9 +111,12 @@ def turn_end(tokenizer: Any) -> str | None:
 def apply_chat_template(messages: Sequence[Message], tokenizer: Any, add_generation_prompt: bool = True) -> str:
     """The text that the chat template makes of messages. Where it refuses a system role, as Gemma's does, that message
     stands above the first question. Raises UserError where it refuses the rest."""
+    template = tokenizer.chat_template
+    dated = {"chat_template": CLOCK + template} if isinstance(template, str) and "strftime_now" in template else {}
 
     def apply(messages: Sequence[Message]) -> str:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=add_generation_prompt))
+        options = {"tokenize": False, "add_generation_prompt": add_generation_prompt, **dated}
+        return str(tokenizer.apply_chat_template(list(messages), **options))
 
     try:
         try:

@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from aha.types import UserError
 
@@ -122,8 +131,8 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | Mapping | DataConfig) else value
 
 
-# One source, or several that are mixed.
-Sources = Annotated[list[DataConfig], BeforeValidator(_as_list), Field(min_length=1)]
+AnySources = Annotated[list[DataConfig], BeforeValidator(_as_list)]  # one source, several, or none
+Sources = Annotated[AnySources, Field(min_length=1)]
 
 
 def check_template(text: str, known: set[str], needed: set[str]) -> None:
@@ -188,7 +197,7 @@ class RewardConfig(Config):
 class EvalConfig(Config):
     """Problems that a model answers to be measured."""
 
-    data: list[DataConfig] = Field([], description="problems to answer; none: no evaluation")
+    data: AnySources = Field([], description="problems to answer; none: no evaluation")
     num_generations: int = Field(1, ge=1, description="answers per problem; pass@1 is their mean")
     max_completion_length: int | None = Field(None, ge=1, description="tokens; default: that of the stage")
     temperature: float | None = Field(None, ge=0, description="default: that of the stage; 0 is greedy")
@@ -214,7 +223,7 @@ class ArchitectureConfig(Config):
 class HeldOutConfig(Config):
     """Preferences that a reward model is measured on."""
 
-    data: list[DataConfig] = Field([], description="held-out pairs or labelled replies; none: no evaluation")
+    data: AnySources = Field([], description="held-out pairs or labelled replies; none: no evaluation")
     eval_steps: int = Field(0, ge=0, description="also evaluate every so many steps; 0: only at the end")
 
 
@@ -268,6 +277,15 @@ class RewriteConfig(Config):
     def _fits(cls, value: str) -> str:
         check_template(value, {"question", "completion", "thoughts", "answer"}, set())
         return value
+
+
+def fitting(value: Any, annotation: Any, what: str) -> Any:
+    """`value` where it is of the type of an argument that a recipe sets. Raises UserError where it is not."""
+    try:
+        return TypeAdapter(annotation).validate_python(value, strict=True)
+    except ValidationError as error:
+        told = error.errors()[0]["msg"]
+        raise UserError(f"{what} is {value!r}: {told[0].lower()}{told[1:]}") from error
 
 
 def nearest(key: str, known: typing.Iterable[str]) -> str:

@@ -164,10 +164,13 @@ def interval(measure: Measure, sign: str = "") -> str:
 def side_by_side(
     names: tuple[str, str], before: Mapping[str, Measure], after: Mapping[str, Measure], difference: Mapping[str, Measure]
 ) -> list[str]:
-    """Lines of a table of two evaluations; under a measure its difference, where there is one."""
+    """Lines of a table of two evaluations; under a measure its difference, where there is one. A measure that only one has
+    is told of that one: maj@k depends on what was answered."""
     lines = [f"{'':20} {_end(names[0], 24):24} {_end(names[1], 24)}"]
-    for key, measure in before.items():
-        lines.append(f"{_end(key, 20):20} {interval(measure):24} {interval(after[key]):24} n={measure.n}")
+    for key in dict.fromkeys([*before, *after]):
+        found = [measures[key] for measures in (before, after) if key in measures]
+        cells = [interval(measures[key]) if key in measures else "-" for measures in (before, after)]
+        lines.append(f"{_end(key, 20):20} {cells[0]:24} {cells[1]:24} n={found[0].n}")
         if key in difference:
             lines.append(f"{'  difference':20} {interval(difference[key], '+')}")
     return lines

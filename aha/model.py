@@ -248,10 +248,6 @@ class Batch:
     mask_BT: Tensor  # bool; the tokens that are scored: those of the completion
     position_ids_BT: Tensor | None = None  # where rows hold several texts: each starts at 0 and sees itself only
 
-    @property
-    def num_scored(self) -> int:
-        return int(self.mask_BT.sum())
-
 
 def collate(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int, device: torch.device) -> Batch:
     """Turn (context ids, scored ids) pairs into one padded batch. The very first token of a sequence is never scored."""

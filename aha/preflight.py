@@ -16,7 +16,7 @@ from aha.data.sources import is_from_hub, load_preferences, load_problems, load_
 from aha.data.wording import load_examples
 from aha.graph import graders
 from aha.recipe import reference
-from aha.rewards import Reward, check_columns, check_shares, check_tasks, load_grader, load_rewards
+from aha.rewards import Reward, check_columns, check_settings, check_shares, check_tasks, load_grader, load_rewards
 from aha.stage_configs import GrpoStage, Recipe, SampleStage, StageConfig
 from aha.types import Problem, UserError
 
@@ -63,6 +63,7 @@ def _check_columns(problems: Sequence[Problem], rewards: Sequence[Reward], is_gr
         asking += [load_grader(problem.grader)] if problem.grader and is_graded else []
         for reward in asking:
             check_columns(reward, {*problem.columns, "question"})
+            check_settings(reward, {*problem.columns, "question"})
 
 
 def _check_tasks(cfg: StageConfig) -> None:

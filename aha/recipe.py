@@ -18,18 +18,30 @@ OUTPUTS = {"grpo": ["model"], "sft": ["model"], "reward_model": ["model"], "samp
 MEANT_AS_REFERENCE = {"model": "model", "teacher_model": "model", "source": "traces"}
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which no mapping may have a key twice: of two blocks `rewards` the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for i, (key, _) in enumerate(node.value):
+            if key.value in keys[:i] and key.value != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe file and apply `stage.key=value` (or `defaults.key=value`, `seed=value`) overrides.
 
     Raises UserError, in one line that names file and key, for anything that does not fit.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except OSError as error:
         raise UserError(f"{path}: cannot read the recipe: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
-        raise UserError(f"{path}: not valid YAML{f' at line {where.line + 1}' if where else ''}") from error
+        what = f": {error.problem}" if isinstance(error, yaml.constructor.ConstructorError) else ""
+        raise UserError(f"{path}: not valid YAML{f' at line {where.line + 1}' if where else ''}{what}") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("stages"), list):
         raise UserError(f"{path}: a recipe is a mapping with a list of `stages`")
     _reject_unknown(raw, {*Recipe.model_fields, "defaults"}, str(path), "")

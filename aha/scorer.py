@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jinja2.exceptions import TemplateError
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
 
+from aha.chat import apply_chat_template
 from aha.config import PromptConfig, RewardConfig
 from aha.model import (
     SCORING_CLASS,
@@ -102,10 +102,7 @@ def conversation_text(prompt: Text, reply: str, tokenizer: Any) -> str:
     messages: list[Mapping[str, str]] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     messages.append({"role": "assistant", "content": STAND_IN})
     if tokenizer.chat_template:
-        try:
-            text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-        except TemplateError as error:
-            raise UserError(f"the chat template of the reward model refuses a conversation: {error}") from error
+        text = apply_chat_template(messages, tokenizer, add_generation_prompt=False)
     else:
         turns = (f"\n\n{SPEAKERS.get(message['role'], message['role'])}: {message['content']}" for message in messages)
         text = "".join(turns) + (tokenizer.eos_token or "")

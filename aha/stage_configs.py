@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aha.bundled import DEFAULT_MODEL
 from aha.config import (
@@ -12,6 +12,7 @@ from aha.config import (
     FEW_SHOT_TEMPLATE,
     NAME_PATTERN,
     RECIPE_NAME_PATTERN,
+    AnySources,
     ArchitectureConfig,
     Config,
     DataConfig,
@@ -24,7 +25,6 @@ from aha.config import (
     RewriteConfig,
     ServerConfig,
     Sources,
-    _as_list,
     check_template,
 )
 
@@ -175,9 +175,7 @@ class SftStage(StageConfig, SamplingConfig, TrainingConfig):
         description="put the rows of a step into sequences of at most max_length tokens, in which none sees another: the same "
         "result, faster with flash attention; on the CPU sorting by length alone is as fast or faster",
     )
-    eval_data: Annotated[list[DataConfig], BeforeValidator(_as_list)] = Field(
-        [], description="texts like those of `data`, whose loss per learned token is eval_loss"
-    )
+    eval_data: AnySources = Field([], description="texts like those of `data`, whose loss per learned token is eval_loss")
     eval_steps: int = Field(0, ge=0, description="compute eval_loss every so many steps too; 0: only at the end")
     load_best_model_at_end: bool = Field(False, description="save the weights with the lowest eval_loss, not the last ones")
 
@@ -360,7 +358,7 @@ class SampleStage(StageConfig, DecodingConfig):
         description="what a trace has to pass, in order; []: everything passes",
     )
     deduplicate: bool = Field(True, description="of traces of a problem that are the same but for white space keep the first")
-    decontaminate: Annotated[list[DataConfig], BeforeValidator(_as_list)] = Field(
+    decontaminate: AnySources = Field(
         [], description="evaluation problems: traces whose question has eight words in a row of one of theirs are dropped"
     )
     num_best: int | None = Field(None, ge=1, description="keep so many traces of a problem")

@@ -7,9 +7,20 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from aha.chat import R1_INSTRUCTION, Parsed, decode, load_prompt, parse, render, save_prompt, with_template_prefill
+from aha.bundled import bundled_folder
+from aha.chat import (
+    R1_INSTRUCTION,
+    Parsed,
+    apply_chat_template,
+    decode,
+    load_prompt,
+    parse,
+    render,
+    save_prompt,
+    with_template_prefill,
+)
 from aha.config import PromptConfig
 from aha.types import UserError
 
@@ -112,6 +123,13 @@ class StubTokenizer:
         assert tokenize is False
         turns = "".join(f"[{message['role']}]{message['content']}" for message in messages)
         return turns + ("[assistant]" if add_generation_prompt else "")
+
+
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day():
+    tokenizer = AutoTokenizer.from_pretrained(bundled_folder("tiny-base"))
+    plain = apply_chat_template([{"role": "user", "content": "Q?"}], tokenizer)
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + tokenizer.chat_template
+    assert apply_chat_template([{"role": "user", "content": "Q?"}], tokenizer) == f"26 Jul 2024 {plain}"
 
 
 INSTRUCTION = R1_INSTRUCTION.format(think="think", answer="answer")

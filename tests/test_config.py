@@ -77,8 +77,8 @@ def test_mappings_of_defaults_are_merged_key_by_key(load):
 
 def test_lists_of_defaults_are_replaced(load):
     top = "defaults: {eval: {num_generations: 2, data: [{source: countdown}, {source: countdown, split: cold}]}}"
-    zero = stages_by_name(load(recipe(top, "eval: {data: [{source: countdown, split: test}]}")))["zero"]
-    assert [data.split for data in zero.eval.data] == ["test"]
+    zero = stages_by_name(load(recipe(top, "eval: {data: countdown}")))["zero"]
+    assert [data.split for data in zero.eval.data] == ["train"]
     assert zero.eval.num_generations == 2
 
 
@@ -236,6 +236,8 @@ def test_a_value_of_the_wrong_type_names_the_key(load, stage, words):
     [
         ("name: [", "toy.yaml: not valid YAML at line 1"),
         ("name: a\nstages:\n  - {name: b", "not valid YAML at line 3"),
+        ("name: a\nstages:\n  - {name: b, kind: eval, seed: 1, seed: 2}", "at line 3: seed stands there twice"),
+        ("name: a\nstages: []\nname: b", "at line 3: name stands there twice"),
         ("", "a recipe is a mapping with a list of `stages`"),
         ("- a", "a recipe is a mapping with a list of `stages`"),
         ("name: a\nstages: {b: c}", "a recipe is a mapping with a list of `stages`"),

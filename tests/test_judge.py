@@ -192,6 +192,17 @@ def test_what_cannot_be_marked_is_skipped_and_a_judge_that_never_answers_stops_t
     assert len(server.asked) == asked
 
 
+def test_a_judge_that_answers_none_of_many_stops_the_run_and_its_failures_are_asked_again(serve, tmp_path):
+    is_down = []
+    server = serve(lambda text: 503 if is_down else "Score: 5")
+    assert judged(server, ["fine"], tmp_path, max_retries=0) == [0.5]
+    is_down.append(True)
+    with pytest.raises(UserError, match="none of 8 requests was answered"):
+        judged(server, [f"text {i}" for i in range(8)], tmp_path, max_retries=0)
+    is_down.clear()
+    assert judged(server, [f"text {i}" for i in range(8)], tmp_path, max_retries=0) == [0.5] * 8
+
+
 def test_the_judge_sees_the_question_without_the_template_of_the_prompt(serve):
     server = serve(lambda text: "Score: 5")
     [reward] = load_rewards([RewardConfig(name="judge", args={"url": server.url, "model": "stub"})])

@@ -109,6 +109,13 @@ def test_two_evaluations_stand_side_by_side_in_eighty_columns():
     assert max(map(len, lines)) <= WIDTH
 
 
+def test_a_measure_that_one_of_two_evaluations_has_is_told_of_that_one():
+    voted, known = {"gsm8k/maj@2": Measure(0.5, 0.4, 0.6, 8)}, {"gsm8k/pass@1": Measure(0.25, 0.2, 0.3, 8)}
+    told = [line.split()[:2] for line in side_by_side(("a", "b"), voted, known, {})[1:]]
+    assert told == [["gsm8k/maj@2", "0.500"], ["gsm8k/pass@1", "-"]]
+    assert side_by_side(("a", "b"), voted, {}, {})[1].split()[-2:] == ["-", "n=8"]
+
+
 def test_what_could_move_the_cursor_is_made_visible():
     assert printable("a\x1b[31mb\rc\td\x00\x9b\u202e\u200b") == "a·[31mb·c·d····"
     assert printable("a\n先 🙂") == "a\n先 🙂"

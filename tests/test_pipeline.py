@@ -660,9 +660,17 @@ def test_of_data_to_decontaminate_against_only_questions_are_wanted(tmp_path, mo
         ),
         ("kind: grpo, data: countdown, teacher_model: ./nope", "late: ./nope is no model"),
         ("kind: grpo, data: chat, rewards: [{name: reward_model, args: {model: ./nope}}]", "late: ./nope is no model"),
+        ("kind: grpo, data: chat, rewards: [{name: judge}]", "late: reward judge: a judge needs url"),
+        ("kind: grpo, data: chat, rewards: [{name: soft_overlong}]", "late: reward soft_overlong: max_length is not given"),
+        ("kind: grpo, data: words, rewards: [{name: accuracy, args: {extract: [boxed]}}]", "accuracy: extract is ['boxed']"),
+        ("kind: grpo, data: words, rewards: [{name: cosine, args: {grader: nosuch}}]", "cosine: unknown grader 'nosuch'"),
+        (
+            "kind: grpo, data: words, rewards: [{name: language_consistency, args: {language: english}}]",
+            "language_consistency: unknown language 'english'",
+        ),
     ],
 )
-def test_a_model_that_is_not_there_stops_the_run_before_its_first_stage(tmp_path, monkeypatch, stage, words):
+def test_a_model_or_a_setting_that_is_not_there_stops_the_run_before_its_first_stage(tmp_path, monkeypatch, stage, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "toy.yaml").write_text(f"name: toy\nstages: [{{name: late, {stage}}}]\n")
@@ -679,6 +687,7 @@ def test_a_model_that_is_not_there_stops_the_run_before_its_first_stage(tmp_path
         "kind: sample, data: countdown, model: ./nope, engine: server, server: {base_url: 'http://x', model: ./nope}",
         "kind: grpo, data: chat, rewards: [{name: judge, args: {model: ./nope, url: 'http://x'}}]",
         "kind: grpo, data: [chat, countdown], rewards: [{name: answered, weight: {chat: 1}}]",
+        "kind: grpo, data: words, rewards: [{name: cosine}, {name: language_consistency, args: {language: en}}]",
     ],
 )
 def test_what_may_be_on_the_hub_and_what_is_not_loaded_does_not_stop_a_run(tmp_path, stage):

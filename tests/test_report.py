@@ -454,7 +454,11 @@ def test_long_curve_is_averaged():
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(0, 1), (0.3, 0.31), (-2, 5), (0, 0), (7, 7), (1e-7, 3e-7), (53.2, 100.7), (1, 123456)]
+    ("low", "high"),
+    [
+        *[(0, 1), (0.3, 0.31), (-2, 5), (0, 0), (7, 7), (1e-7, 3e-7), (53.2, 100.7), (1, 123456)],
+        *[(0.1, math.nextafter(0.1, 1)), (0, 3e-14), (-2e-20, 5e-20), (1e12, 1e12 + 1)],  # apart by rounding, and tiny ones
+    ],
 )
 def test_ticks_hold_all_values(low, high):
     ticks = draw.ticks_for(low, high)

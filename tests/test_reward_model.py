@@ -545,7 +545,7 @@ def test_the_final_answer_uses_the_tags_of_the_model():
     ("args", "told"),
     [
         ({"reads": "thoughts"}, "reads is 'thoughts'"),
-        ({"squash": "tanh"}, "squash 'tanh': want answer or completion, and sigmoid or none"),
+        ({"squash": "tanh"}, "squash is 'tanh'"),
         ({"model": "other"}, "the scorer of other is missing"),
     ],
 )

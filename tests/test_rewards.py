@@ -493,6 +493,13 @@ def user_module(tmp_path, monkeypatch):
         "    return [float(text == '2') for text in completions]\n"
         "def buggy(prompts, completions, **columns):\n"
         "    return 1 + 'a'\n"
+        "def unread(prompts, completions, **columns):\n"
+        "    return [float('abc')]\n"
+        "def reals(prompts, completions, **columns):\n"
+        "    from fractions import Fraction\n"
+        "    return [Fraction(1, 2) for _ in completions]\n"
+        "def begins(prompts, completions, ahead=None, **columns):\n"
+        "    return None if ahead else [1.0 for _ in completions]\n"
         "constant = 1\n"
     )
     yield
@@ -592,6 +599,15 @@ def test_what_is_no_list_of_scores_is_told(user_module, name, words):
 def test_a_mistake_inside_a_function_of_the_user_keeps_its_traceback(user_module):
     with pytest.raises(TypeError, match="unsupported operand"):
         call("users_own:buggy", "a")
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        call("users_own:unread", "a")
+
+
+def test_a_score_may_be_any_real_number_and_what_a_call_ahead_returns_does_not_count(user_module):
+    assert call("users_own:reals", "a") == 0.5
+    [reward] = load_rewards([RewardConfig(name="users_own:begins")])
+    assert score(reward, ["q"], ["a"], [[1]], [{}], TAGS, ahead=lambda size: None) == [None]
+    assert score(reward, ["q"], ["a"], [[1]], [{}], TAGS) == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -600,7 +616,7 @@ def test_a_mistake_inside_a_function_of_the_user_keeps_its_traceback(user_module
         ("cosine", {"unit": "words"}, "unit is 'words'"),
         ("cosine", {"max_length": 0}, "max_length is 0"),
         ("cosine", {"grader": "formats"}, "unknown grader 'formats'; known: countdown, accuracy"),
-        ("length", {"unit": "words"}, "unit is 'words': want tokens or characters"),
+        ("length", {"unit": "words"}, "unit is 'words': input should be 'tokens' or 'characters'"),
         ("length", {"grader": "formats"}, "unknown grader 'formats'; known: countdown, accuracy"),
         ("soft_overlong", {}, "max_length is not given"),
         ("soft_overlong", {"max_length": 0}, "max_length is 0"),
@@ -608,11 +624,11 @@ def test_a_mistake_inside_a_function_of_the_user_keeps_its_traceback(user_module
         ("soft_overlong", {"max_length": 8, "cache": -1}, "max_length is 8 and cache -1"),
         ("keyword", {}, "keywords is no list of words"),
         ("keyword", {"keywords": []}, "keywords is no list of words"),
-        ("keyword", {"keywords": "sun"}, "keywords is no list of words"),
-        ("keyword", {"keywords": [5]}, "keywords is no list of words"),
-        ("keyword", {"keywords": ["sun", 5]}, "keywords is no list of words"),
+        ("keyword", {"keywords": "sun"}, "keywords is 'sun'"),
+        ("keyword", {"keywords": [5]}, "keywords is [5]"),
+        ("keyword", {"keywords": ["sun", 5]}, "keywords is ['sun', 5]"),
         ("keyword", {"keywords": ["sun", " "]}, "keywords is no list of words"),
-        ("keyword", {"keywords": ["sun"], "where": "thoughts"}, "where is 'thoughts': want answer or text"),
+        ("keyword", {"keywords": ["sun"], "where": "thoughts"}, "where is 'thoughts': input should be 'answer' or 'text'"),
         ("repetition_penalty", {"max_penalty": 1.0}, "max_penalty is 1.0: a penalty is not above 0"),
         ("repetition_penalty", {"ngram_size": 0}, "ngram_size is 0"),
     ],

@@ -286,6 +286,7 @@ def test_writers_make_texts():
         ("a.jsonl", "{}", {"preset": "hh-rlhf"}, ["preset hh-rlhf has no question; it has prompt, chosen, rejected"]),
         ("a.jsonl", '{"question": "q"}\n\n{"question": \n', {}, ["a.jsonl: row 3: not valid JSON"]),
         ("a.json", '[{"question": "q"},', {}, ["a.json: not valid JSON"]),
+        ("a.jsonl", '{"question": "q \\ud83d"}\n', {}, ["a.jsonl: row 1: a text holds half of a surrogate pair"]),
         ("a.jsonl", '{"question": "q"}\n["q"]\n', {}, ["a.jsonl: row 2: not a JSON object"]),
         ("a.json", '[{"question": "q"}, 5]', {}, ["a.json: row 2: not a JSON object"]),
         (

@@ -62,22 +62,22 @@ def read(file: Path, header: Sequence[str] = ()) -> Iterator[tuple[str, Row]]:
     try:
         if suffix == ".parquet":
             with _open(file, "rb") as opened:
-                table = pyarrow.parquet.read_table(opened)
-            yield from ((f"{file}: row {i}", row) for i, row in enumerate(table.to_pylist(), 1))
+                batches = pyarrow.parquet.ParquetFile(opened).iter_batches()
+                rows = (row for batch in batches for row in batch.to_pylist())
+                yield from ((f"{file}: row {i}", row) for i, row in enumerate(rows, 1))
         elif suffix in (".csv", ".tsv"):
             with _open(file, "rt") as opened:
                 yield from _read_table(file, opened, header)
         else:
-            with _open(file, "rt") as opened:
-                text = opened.read()
-            yield from _read_json(file, text)
+            with _open(file, "rt", newline="\n") as opened:  # JSON strings may hold other line separators
+                yield from _read_json(file, opened)
     except (pyarrow.ArrowException, csv.Error, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}: cannot be read as {suffix[1:]}: {str(error).splitlines()[0]}") from error
 
 
-def _open(file: Path, mode: str) -> IO[Any]:
+def _open(file: Path, mode: str, newline: str = "") -> IO[Any]:
     """The file, unpacked; of text without the mark that spreadsheet programs put at its start."""
-    arguments: dict[str, Any] = {} if mode == "rb" else {"encoding": "utf-8-sig", "newline": ""}
+    arguments: dict[str, Any] = {} if mode == "rb" else {"encoding": "utf-8-sig", "newline": newline}
     opener: Callable[..., IO[Any]] = gzip.open if file.suffix == ".gz" else open
     return opener(file, mode, **arguments)
 
@@ -92,13 +92,14 @@ def _read_table(file: Path, opened: IO[str], header: Sequence[str]) -> Iterator[
         yield f"{file}: row {i}", row
 
 
-def _read_json(file: Path, text: str) -> Iterator[tuple[str, Row]]:
-    """JSON lines; a file that is one JSON list of rows is read too."""
-    if text.lstrip().startswith("["):
-        rows = ((f"{file}: row {i}", row) for i, row in enumerate(_parse(text, str(file)), 1))
+def _read_json(file: Path, opened: IO[str]) -> Iterator[tuple[str, Row]]:
+    """JSON lines, one after the other; a file that is one JSON list of rows is read too."""
+    first = next((line for line in opened if line.strip()), "")
+    opened.seek(0)
+    if first.lstrip().startswith("["):
+        rows = ((f"{file}: row {i}", row) for i, row in enumerate(_parse(opened.read(), str(file)), 1))
     else:
-        # Not splitlines: JSON strings may hold line separators other than "\n".
-        lines = ((i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip())
+        lines = ((i, line) for i, line in enumerate(opened, 1) if line.strip())
         rows = ((f"{file}: row {i}", _parse(line, f"{file}: row {i}")) for i, line in lines)
     for where, row in rows:
         if not isinstance(row, dict):
@@ -108,6 +109,12 @@ def _read_json(file: Path, text: str) -> Iterator[tuple[str, Row]]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError as error:
         raise UserError(f"{where}: not valid JSON: {error}") from error
+    if "\\ud" in text.lower():  # "\\ud83d" without its other half is JSON, and no text
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{where}: a text holds half of a surrogate pair, as a cut emoji leaves it") from error
+    return value

@@ -5,9 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from aha.config import NamedConfig, nearest
+from aha.config import NamedConfig, fitting, nearest
 from aha.types import UserError
 
 GIVEN = ("text", "trace", "prompt")  # what the caller hands over; the recipe sets the other parameters
@@ -34,9 +32,5 @@ def _bound(cfg: NamedConfig, known: Mapping[str, Callable[..., Any]], what: str)
     for name, value in cfg.args.items():
         if name not in parameters:
             raise UserError(f"{what} {cfg.name} has no argument {name!r}{nearest(name, parameters) if parameters else ''}")
-        try:
-            values[name] = TypeAdapter(parameters[name].annotation).validate_python(value, strict=True)
-        except ValidationError as error:
-            told = error.errors()[0]["msg"]
-            raise UserError(f"{what} {cfg.name}: {name} is {value!r}: {told[0].lower()}{told[1:]}") from error
+        values[name] = fitting(value, parameters[name].annotation, f"{what} {cfg.name}: {name}")
     return partial(known[cfg.name], **values)

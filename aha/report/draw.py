@@ -10,6 +10,7 @@ from aha.metrics import Measure
 from aha.report.run import Run, Stage
 
 MAX_POINTS = 160  # of a curve; longer ones are averaged into as many bins
+NO_HEIGHT = 1e-9  # of the values: what differs by less is drawn as equal
 LEFT, RIGHT, TOP, BOTTOM = 42, 350, 10, 166  # plot area of a chart, in its own units
 ROW, BOX = 96, 76  # from box to box in the chain, and height of a box, in pixels
 LANE = 13  # pixels between two edges beside the boxes
@@ -197,10 +198,11 @@ def ticks_for(low: float, high: float) -> list[float]:
     """Three to six round numbers around all values; from zero where that costs little of the height."""
     if 0 <= low <= 0.7 * high:
         low = 0.0
-    if low == high:
+    if high - low <= NO_HEIGHT * max(abs(low), abs(high)):  # apart by rounding alone, or not at all
         low, high = (low - 0.5, high + 0.5) if low else (0.0, 1.0)
     rough = (high - low) / 4
     size = 10.0 ** math.floor(math.log10(rough))
     step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
     start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(start, end + 1)]
+    digits = 2 - math.floor(math.log10(step))
+    return [round(i * step, digits) for i in range(start, end + 1)]

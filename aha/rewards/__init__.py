@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
-from aha.config import RewardConfig
-from aha.rewards.base import Pool, RewardFunction, Scorer
+from aha.config import RewardConfig, fitting
+from aha.rewards.base import TAGS, Pool, RewardFunction, Scorer
 from aha.rewards.chat import answered, plain_answered, refused
 from aha.rewards.code import code
 from aha.rewards.countdown import countdown
@@ -171,6 +172,8 @@ def _bind(cfg: RewardConfig, folder: Path | None, scorers: Mapping[str, Scorer])
         if argument not in settable:
             raise UserError(f"reward {cfg.name} has no argument {argument!r}; known: {', '.join(settable) or 'none'}")
     args = dict(cfg.args)
+    if ":" not in cfg.name:
+        args = {key: fitting(value, parameters[key].annotation, f"reward {cfg.name}: {key}") for key, value in args.items()}
     if folder and "verdicts" in settable:
         args.setdefault("verdicts", str(folder / f"{cfg.key}.jsonl"))
     if "scorer" in parameters and cfg.args.get("model") in scorers:
@@ -224,12 +227,36 @@ def _is_setting(parameter: inspect.Parameter) -> bool:
     return parameter.default is not parameter.empty
 
 
+def _arguments(function: RewardFunction, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that reach a bound function: what the caller and the recipe give wins over one."""
+    taken = {*GIVEN, *getattr(function, "keywords", {})}
+    return without_settings(function, {name: column for name, column in columns.items() if name not in taken})
+
+
 def check_columns(reward: Reward, names: Collection[str]) -> None:
     """Raise UserError where the function asks for a column that is not among `names`, those of the data."""
-    given = {*GIVEN, *getattr(reward.function, "keywords", {}), *names}
-    for name, parameter in inspect.signature(reward.function).parameters.items():
-        if parameter.default is parameter.empty and parameter.kind in NAMED and name not in given:
-            raise UserError(f"reward {reward.name} wants column {name!r}; the data has {', '.join(sorted(names)) or 'none'}")
+    if missing := missing_column(reward.function, names):
+        raise UserError(f"reward {reward.name} wants column {missing!r}; the data has {', '.join(sorted(names)) or 'none'}")
+
+
+def missing_column(function: RewardFunction, names: Collection[str]) -> str | None:
+    given = {*GIVEN, *getattr(function, "keywords", {}), *names}
+    parameters = inspect.signature(function).parameters.items()
+    needed = [name for name, p in parameters if p.default is p.empty and p.kind in NAMED]
+    return next((name for name in needed if name not in given), None)
+
+
+def check_settings(reward: Reward, names: Collection[str]) -> None:
+    """Raise UserError for what a built-in reward finds wrong with its settings: it scores no completions, of data with the
+    columns `names`, and needs no server and no model for that."""
+    function = getattr(reward.function, "func", reward.function)
+    if function not in REWARDS.values() or function is reward_model:
+        return
+    columns = _arguments(reward.function, {name: [] for name in names})
+    try:
+        reward.function(prompts=[], completions=[], completion_ids=[], tags=TAGS, **columns)
+    except ValueError as error:
+        raise UserError(f"reward {reward.name}: {error}") from error
 
 
 def score(
@@ -249,9 +276,8 @@ def score(
     where the data lacks a column that the function asks for, or where the function returns something else than scores.
     """
     function = reward.function
-    taken = {*GIVEN, *getattr(function, "keywords", {})}  # what the caller and the recipe give wins over a column
-    names = {name for row in columns for name in row} - taken
-    arguments = without_settings(function, {name: [row.get(name) for row in columns] for name in names})
+    names = {name for row in columns for name in row}
+    arguments = _arguments(function, {name: [row.get(name) for row in columns] for name in names})
     arguments |= {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, "tags": tags}
     if _takes(function, "log_metric"):
         arguments["log_metric"] = log_metric
@@ -262,14 +288,16 @@ def score(
         scores = function(**arguments)
         if inspect.iscoroutine(scores):  # TRL takes `async def` rewards too
             scores = asyncio.run(scores)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, TypeError) and "required positional argument" not in str(error):
-            raise  # a fault of the function, which its traceback shows best
+    except ValueError as error:
+        if getattr(function, "func", function) not in REWARDS.values():
+            raise  # a fault of the user's function, which its traceback shows best
         raise UserError(f"reward {reward.name}: {error}; the data has {', '.join(sorted(names)) or 'none'}") from error
+    if ahead:
+        return [None] * len(completions)
     if not isinstance(scores, list | tuple) or len(scores) != len(completions):
         told = f"{len(scores)} scores" if isinstance(scores, list | tuple) else f"a {type(scores).__name__}"
         raise UserError(f"reward {reward.name}: gave {told} for {len(completions)} completions")
     for value in scores:
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
+        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
             raise UserError(f"reward {reward.name}: {value!r} is no score: want a finite number or None")
     return [None if value is None else float(value) for value in scores]

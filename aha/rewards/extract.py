@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from aha.chat import parse
 from aha.rewards.base import TAGS
 from aha.rewards.forms import is_prose
 from aha.rewards.notation import plain
 
-PLACES = ("tag", "box", "stated", "whole")  # in which the answer of a completion is looked for, in this order
+Place = Literal["tag", "box", "stated", "whole"]
+PLACES: tuple[Place, ...] = ("tag", "box", "stated", "whole")  # where an answer is looked for, in this order
 MAX_TEXT = 4000  # characters of a text that are looked at, from its end
 MAX_BOXES = 16  # that are looked at, from the last
 MAX_WHOLE = 200  # of a text that is taken for an answer as a whole

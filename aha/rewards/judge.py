@@ -43,6 +43,7 @@ Rubric:
 End with the line "Marks:" and below it one line per criterion: its number, a colon, the points you give."""
 SCORE = re.compile(r"score[\s:=*_\"]{0,6}(-?\d+(?:\.\d+)?)", re.IGNORECASE)
 REASON_CHARACTERS = 300
+MANY = 8  # requests of which none is answered: the server is down, and it is not for this text
 MARK = re.compile(r"^\W*(\d+)\W*[:.)]\W*(\d+(?:\.\d+)?)", re.MULTILINE)
 
 
@@ -120,8 +121,9 @@ def judge(
     finally:
         pool.shutdown(cancel_futures=True)  # those under way end first, and what they bring is kept as well
     known = {key: Verdict(**row) for key, row in kept.known.copy().items()} | fresh
-    if fresh and all(verdict.is_failure for verdict in known.values()):
-        raise UserError(f"judge {url}: {next(iter(fresh.values())).reason}")  # it has never answered
+    has_answered = any(not verdict.is_failure for verdict in (fresh if len(fresh) >= MANY else known).values())
+    if fresh and not has_answered:  # never, or none of many requests: what failed is not kept, and is asked again
+        raise UserError(f"judge {url}: none of {len(fresh)} requests was answered: {next(iter(fresh.values())).reason}")
     kept.add({key: asdict(verdict) for key, verdict in fresh.items() if verdict.is_failure})
     if log_metric and fresh:
         log_metric("judge/tokens", sum(verdict.prompt_tokens + verdict.completion_tokens for verdict in fresh.values()))

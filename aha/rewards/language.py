@@ -29,6 +29,8 @@ def language_consistency(
     """
     if min_words < 1:
         raise ValueError(f"min_words is {min_words}: it must be at least 1, else silence pays")
+    if isinstance(language, str):
+        check_language(language)
     given = [language] * len(completions) if isinstance(language, str) or language is None else language
     if question is None and None in given:
         raise ValueError("language_consistency wants a column 'language' or 'question'")

@@ -117,10 +117,12 @@ def _grades(
     columns: Mapping[str, Any],
     verdicts: str | None,
 ) -> list[float | None]:
-    from aha.rewards import REWARDS, load_grader, without_settings  # which know all rewards, these among them
+    from aha.rewards import REWARDS, load_grader, missing_column, without_settings  # which know all rewards, these among them
 
     if grader not in REWARDS and ":" not in grader:
         raise ValueError(f"unknown grader {grader!r}; known: {', '.join(REWARDS)}, or module:function for your own")
     function = load_grader(grader).function
+    if missing := missing_column(function, columns):
+        raise ValueError(f"its grader {grader} wants column {missing!r}")
     given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, "verdicts": verdicts}
     return function(**given, **without_settings(function, columns))

@@ -18,7 +18,7 @@ from typing import Any
 from aha.chat import has_content
 from aha.rewards.base import TAGS, Grade, Text, text_of
 from aha.rewards.equality import Ask, same_answer
-from aha.rewards.extract import MAX_TEXT, PLACES, find_answer, find_boxes, in_prose, last_boxes, stated
+from aha.rewards.extract import MAX_TEXT, PLACES, Place, find_answer, find_boxes, in_prose, last_boxes, stated
 from aha.rewards.forms import FALSE_SUM, Form, read_forms
 from aha.rewards.kept import SLOW_SECONDS, Kept
 from aha.rewards.symbols import is_quick, same_expression
@@ -42,7 +42,7 @@ def accuracy(
     gold: Sequence[Any],
     tags: tuple[str, str] = TAGS,
     unparsable_gold: float | None = None,
-    extract: Sequence[str] = PLACES,
+    extract: Sequence[Place] = PLACES,
     verdicts: str | None = None,
     **_: Any,
 ) -> list[float | None]:
