@@ -244,12 +244,14 @@ def sample(
     cfg: SampleStage = validate(SampleStage, values, "command line")
     _check_output(out, ".jsonl")
     from aha import sample as verb
+    from aha.graph import inputs_of
+    from aha.lock import RunLock
     from aha.log import StageLog
     from aha.rundir import StageDir, fingerprint
 
-    # Of these settings alone: the same command finds there what was answered before it failed or was stopped.
-    stage = StageDir(out.with_name(f".{out.name}.{fingerprint(cfg.model_dump(mode='json'), {})[:12]}"))
-    with StageLog("sample", "sample", Console(stderr=True), stage) as log:
+    # Of these settings and what they read: the same command finds there what was answered before it failed or was stopped.
+    stage = StageDir(out.with_name(f".{out.name}.{fingerprint(cfg.model_dump(mode='json'), inputs_of(cfg))[:12]}"))
+    with RunLock(stage.path / ".lock", "aha sample"), StageLog("sample", "sample", Console(stderr=True), stage) as log:
         verb.run(cfg, stage, log)
     stage.traces.replace(out)
     shutil.rmtree(stage.path)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
@@ -99,14 +100,17 @@ def graph(recipe: Recipe, run: RunDir) -> dict[str, Node]:
     hash_of = functools.cache(fingerprint_path)
     nodes: dict[str, Node] = {}
     for cfg in recipe.stages:
-        inputs = _inputs(cfg, {name: node.fingerprint for name, node in nodes.items()}, hash_of)
+        inputs = inputs_of(cfg, {name: node.fingerprint for name, node in nodes.items()}, hash_of)
         print_ = fingerprint(cfg.model_dump(mode="json"), inputs)
         nodes[cfg.name] = Node(cfg, run.stage(cfg.name), needs(cfg), inputs, print_)
     return nodes
 
 
-def _inputs(cfg: StageConfig, prints: Mapping[str, str], hash_of: Callable[[Path], str]) -> dict[str, str]:
-    """Fingerprints of what a stage reads: earlier stages, the bundled model, local folders and files, the user's rewards."""
+def inputs_of(
+    cfg: StageConfig, prints: Mapping[str, str] = MappingProxyType({}), hash_of: Callable[[Path], str] = fingerprint_path
+) -> dict[str, str]:
+    """Fingerprints of what a stage reads: earlier stages, whose own are `prints`, the bundled model, local folders and files,
+    the user's rewards."""
     inputs = {key: prints[found[0]] for key, text in references(cfg).items() if (found := reference(text))}
     model = cfg.initial_model
     if model and "model" not in inputs and (folder := bundled_folder(model) or Path(model)).exists():

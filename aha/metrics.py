@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from aha.boxes import find_boxes
 from aha.chat import parse
 from aha.config import PromptConfig
 from aha.language import share_in, target_language
@@ -15,7 +16,6 @@ from aha.types import Completion, Group, UserError
 Z = 1.959964  # two-sided 95 percent
 BOOTSTRAP_SAMPLES = 1000
 WORD = re.compile(r"[\u3400-\u9fff]|[^\W\u3400-\u9fff]+")  # a Chinese character counts as a word
-BOX = "\\boxed{"
 SINGLE, MIN_WORDS = 0.95, 5  # thoughts are in a single language; with fewer words none is to be seen
 REQUEST_GRADER = "plain_answered"  # grades requests, each by a checker of its own
 REPETITIVE = 0.5  # traces of large reasoning models repeat up to a quarter of their 4-grams, loops nearly all
@@ -123,19 +123,10 @@ def final_answer(text: str, prompt: PromptConfig) -> str | None:
     White space is removed and nothing else is changed: "2 * 3" and "2*3" are the same answer, "2*3" and "3*2" are two.
     """
     parsed = parse(text, prompt.think, prompt.answer)
-    answer = _last_box(parsed.body) if parsed.answer is None else parsed.answer
+    answer, boxes = parsed.answer, find_boxes(parsed.body)
+    if answer is None:
+        answer = boxes[-1][2] if boxes else ""
     return "".join(answer.split()) or None
-
-
-def _last_box(body: str) -> str:
-    """What stands between the braces of the last \\boxed{...}; empty where there is none or it is not closed."""
-    start = body.rfind(BOX)
-    depth = 0
-    for end in range(start + len(BOX) - 1, len(body) if start >= 0 else 0):
-        depth += {"{": 1, "}": -1}.get(body[end], 0)
-        if depth == 0:
-            return body[start + len(BOX) : end]
-    return ""
 
 
 def paired_difference(before: Sequence[Group], after: Sequence[Group]) -> Measure:

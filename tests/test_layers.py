@@ -20,6 +20,7 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha.stage_configs": 0,
     "aha.types": 0,
     "aha.recipe": 0,
+    "aha.boxes": 1,
     "aha.chat": 1,
     "aha.language": 1,
     "aha.tokenizer": 1,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aha.boxes import find_boxes
 from aha.data import countdown
 from aha.types import UserError
 
@@ -75,20 +76,17 @@ def whole_number(value: Any) -> int:
 
 def last_boxed(text: str) -> str:
     r"""What stands in the last \boxed{...} of a solution, braces inside it included."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
+    boxes = find_boxes(text)
+    if not boxes:
         raise ValueError("no \\boxed{...}")
-    start += len("\\boxed{")
-    depth = 1
-    for i in range(start, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if depth == 0:
-            return text[start:i].strip()
-    raise ValueError("\\boxed{ is never closed")
+    _, end, content = boxes[-1]
+    if not text.startswith("}", end):
+        raise ValueError("\\boxed{ is never closed")
+    return content.strip()
 
 
 def _has_box(row: Mapping[str, Any]) -> bool:
-    return not isinstance(row.get("solution"), str) or "\\boxed{" in row["solution"]
+    return not isinstance(row.get("solution"), str) or bool(find_boxes(row["solution"]))
 
 
 def _has_answer(row: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from aha.boxes import BOX, find_boxes
 from aha.chat import parse
 from aha.rewards.base import TAGS
 from aha.rewards.forms import is_prose
@@ -12,9 +13,7 @@ from aha.rewards.notation import plain
 Place = Literal["tag", "box", "stated", "whole"]
 PLACES: tuple[Place, ...] = ("tag", "box", "stated", "whole")  # where an answer is looked for, in this order
 MAX_TEXT = 4000  # characters of a text that are looked at, from its end
-MAX_BOXES = 16  # that are looked at, from the last
 MAX_WHOLE = 200  # of a text that is taken for an answer as a whole
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 MARKUP = re.compile(r"\\[A-Za-z]+\s*\{?")
 STATED = re.compile(
     r"####[ \t]*|(?:final\s+)?\banswers?\b\**\s*(?:is|are|was|:|=|：)(?:\s*(?:therefore|thus|simply|just|:))?"
@@ -80,33 +79,6 @@ def last_boxes(text: str) -> str | None:
         start, _, content = boxes.pop()
         contents.insert(0, content)
     return BOX.sub("{", ", ".join(contents))
-
-
-def find_boxes(text: str) -> list[tuple[int, int, str]]:
-    """Start, end and content of the boxes of a text.
-
-    A box inside a box is part of its content; one that is never closed ends with its line.
-    """
-    boxes: list[tuple[int, int, str]] = []
-    for match in list(BOX.finditer(text))[-MAX_BOXES:]:
-        if boxes and match.start() < boxes[-1][1]:
-            continue
-        end = _closing(text, match.end())
-        if end is None:
-            line_end = text.find("\n", match.end())
-            end = len(text) if line_end < 0 else line_end
-        boxes.append((match.start(), end, text[match.end() : end]))
-    return boxes
-
-
-def _closing(text: str, start: int) -> int | None:
-    """Where the brace is closed whose content begins at `start`."""
-    level = 1
-    for place in range(start, len(text)):
-        level += {"{": 1, "}": -1}.get(text[place], 0)
-        if level == 0:
-            return place
-    return None
 
 
 def _joins(gap: str) -> bool:

@@ -15,10 +15,11 @@ from dataclasses import asdict
 from functools import lru_cache
 from typing import Any
 
+from aha.boxes import find_boxes
 from aha.chat import has_content
 from aha.rewards.base import TAGS, Grade, Text, text_of
 from aha.rewards.equality import Ask, same_answer
-from aha.rewards.extract import MAX_TEXT, PLACES, Place, find_answer, find_boxes, in_prose, last_boxes, stated
+from aha.rewards.extract import MAX_TEXT, PLACES, Place, find_answer, in_prose, last_boxes, stated
 from aha.rewards.forms import FALSE_SUM, Form, read_forms
 from aha.rewards.kept import SLOW_SECONDS, Kept
 from aha.rewards.symbols import is_quick, same_expression
