@@ -136,20 +136,19 @@ class _Decoder:
         self.model, self.stop_ids, self.sampling, self.on_sample = engine.model, engine.stop_ids, sampling, on_sample
         self.prompt_ids, self.n = prompt_ids, n
         self.capacity = min(engine.max_num_seqs, n * len(prompt_ids))
-        device, total = self.model.device, n * len(prompt_ids)
+        device = self.model.device
         # One row more than can decode: the spare one keeps the prompt of a group that is only partly admitted.
         self.cache = RowCache(self.model.config.get_text_config(), self.capacity + 1)
         self.spare = self.capacity
         self.spare_prompt = -1
         self.active: list[Slot] = []
-        # Per decoding row: the token to feed, its position, the random key, and the place in the output.
-        self.token_B, self.position_B, self.key_B, self.sample_B, self.count_B = (
-            torch.zeros(self.capacity, dtype=torch.long, device=device) for _ in range(5)
+        # Per decoding row: the token to feed, its position, the random key, and what was drawn so far.
+        self.token_B, self.position_B, self.key_B, self.count_B = (
+            torch.zeros(self.capacity, dtype=torch.long, device=device) for _ in range(4)
         )
-        self.tokens_NM = torch.zeros((total, sampling.max_tokens), dtype=torch.long, device=device)
-        self.logps_NM = torch.zeros((total, sampling.max_tokens), device=device)
-        self.lengths = [0] * total
-        self.stopped = [False] * total
+        self.tokens_BM = torch.zeros((self.capacity, sampling.max_tokens), dtype=torch.long, device=device)
+        self.logps_BM = torch.zeros((self.capacity, sampling.max_tokens), device=device)
+        self.samples: dict[int, Sample] = {}  # by their places in the output
         self.prefilled_prompts = 0
 
     def run(self, waiting: list[Slot]) -> list[Sample]:
@@ -164,12 +163,7 @@ class _Decoder:
                 self._drop(self._decode())
         finally:
             self.cache.layers.clear()  # which hold the cache in turn: its memory would wait for a garbage collection
-        tokens_NM, logps_NM = self.tokens_NM.cpu(), self.logps_NM.cpu()
-        return [self._sample(i, tokens_NM[i], logps_NM[i]) for i in range(len(self.lengths))]
-
-    def _sample(self, i: int, tokens_M: Tensor, logps_M: Tensor) -> Sample:
-        length = self.lengths[i]
-        return Sample(tokens_M[:length].tolist(), logps_M[:length].tolist(), "stop" if self.stopped[i] else "length")
+        return [self.samples[i] for i in range(len(self.samples))]
 
     def _admit(self, rows: list[Slot]) -> None:
         """Give free rows to waiting samples, which come in the order of their prompts."""
@@ -187,7 +181,6 @@ class _Decoder:
         self.token_B[new] = self._tensor([self.prompt_ids[prompt][-1] for prompt in prompts])
         self.position_B[new] = self._tensor([len(self.prompt_ids[prompt]) - 1 for prompt in prompts])
         self.key_B[new] = self._tensor([row.key for row in rows])
-        self.sample_B[new] = self._tensor([row.sample for row in rows])
         self.count_B[new] = 0
 
     def _copy_spare(self, targets: list[int]) -> None:
@@ -235,19 +228,20 @@ class _Decoder:
         uniform_B = uniform(self.key_B[active], self.count_B[active])
         drawn_B, logp_B = draw(logits_BV.float(), self.sampling, uniform_B)
 
-        sample_B, count_B = self.sample_B[active], self.count_B[active]
-        self.tokens_NM[sample_B, count_B] = drawn_B
-        self.logps_NM[sample_B, count_B] = logp_B
+        row_B, count_B = torch.arange(len(self.active), device=drawn_B.device), self.count_B[active]
+        self.tokens_BM[row_B, count_B] = drawn_B
+        self.logps_BM[row_B, count_B] = logp_B
         self.token_B[active], self.position_B[active], self.count_B[active] = drawn_B, position_B + 1, count_B + 1
         stopped_B = torch.isin(drawn_B, self.stop_ids)
         finished = (stopped_B | (self.count_B[active] >= self.sampling.max_tokens)).nonzero()[:, 0].tolist()
         if finished:
             counts, stops = self.count_B[active].tolist(), stopped_B.tolist()
             for row in finished:
-                i = self.active[row].sample
-                self.lengths[i], self.stopped[i] = counts[row], stops[row]
+                i, drawn = self.active[row].sample, slice(0, counts[row])
+                ids, logps = self.tokens_BM[row, drawn].tolist(), self.logps_BM[row, drawn].tolist()
+                self.samples[i] = Sample(ids, logps, "stop" if stops[row] else "length")
                 if self.on_sample:
-                    self.on_sample(i // self.n, self._sample(i, self.tokens_NM[i], self.logps_NM[i]))
+                    self.on_sample(i // self.n, self.samples[i])
         return finished
 
     def _drop(self, finished: list[int]) -> None:
@@ -259,7 +253,7 @@ class _Decoder:
         if movers:
             self.cache.copy_rows(movers, holes, int(self.position_B[: len(self.active)].max()))
             source, target = self._tensor(movers), self._tensor(holes)
-            for tensor in (self.token_B, self.position_B, self.key_B, self.sample_B, self.count_B):
+            for tensor in (self.token_B, self.position_B, self.key_B, self.count_B, self.tokens_BM, self.logps_BM):
                 tensor[target] = tensor[source]
             for mover, hole in zip(movers, holes, strict=True):
                 self.active[hole] = self.active[mover]
