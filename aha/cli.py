@@ -23,7 +23,7 @@ from aha.recipe import load_recipe
 from aha.rewards.kinds import KINDS, Kind, kind_named
 from aha.rundir import UNUSABLE
 from aha.stage_configs import DecodingConfig, EvalStage, SampleStage, StageConfig
-from aha.stop import INTERRUPTED
+from aha.stop import INTERRUPTED, interrupt, outlive_terminal
 from aha.types import UserError
 
 app = typer.Typer(
@@ -80,7 +80,10 @@ def run(
 
     loaded = load_recipe(recipe, overrides)
     command = shlex.join(["aha", "run", str(recipe), *(overrides or []), *(["--out", str(out)] if out else [])])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does
+    outlive_terminal()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # stop as Ctrl-C does
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as it is under nohup
+            signal.signal(number, interrupt)
     try:
         pipeline.run(loaded, out or Path("runs") / loaded.name, Console(), redo_from or [], only, command, in_process=False)
     except pipeline.StageFailedError as error:

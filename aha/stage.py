@@ -28,7 +28,7 @@ from aha.metrics import Measure
 from aha.recipe import OUTPUTS, resolve
 from aha.rundir import RunDir, describe_files, write_atomic
 from aha.stage_configs import STAGE_KINDS, StageConfig
-from aha.stop import INTERRUPTED, STOP, STOPS
+from aha.stop import INTERRUPTED, STOP, STOPS, outlive_terminal
 from aha.types import UserError
 
 VERSIONS_OF = ("aha-r1", "torch", "transformers", "math-verify")
@@ -97,6 +97,7 @@ def main() -> None:
     """Run a stage as a process of its own: exit code 0, 2 for an error of use, 130 when told to stop, else 1."""
     run, name, pipe = sys.argv[1:]
     threading.Thread(target=_end_with_parent, args=(int(pipe),), daemon=True).start()
+    outlive_terminal()
     STOP.listen()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # `aha run` blocks them until here

@@ -1,12 +1,18 @@
-"""Ctrl-C and SIGTERM in the process of a stage: while a verb trains they wait for a checkpoint, else they end it at once."""
+"""Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) in the process of a stage: while a verb trains they wait for a
+checkpoint, else they end it at once."""
 
+import errno
+import os
 import signal
+import sys
 from collections.abc import Callable
 from threading import Thread
 from types import FrameType
+from typing import Any, TextIO
 
 INTERRUPTED = 130  # exit code after Ctrl-C
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+TERMINALS: list[int] = []  # file descriptors that this process outlives
 WAITS = "stops after this step, with a checkpoint; Ctrl-C again stops at once"
 
 
@@ -36,6 +42,8 @@ class Stop:
         self.now_if_asked()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            write_to_nobody()
         if self.is_asked:
             return  # Ctrl-C comes from the terminal and from `aha run`, which itself kills the stage when it is pressed again
         self.is_asked = True
@@ -43,6 +51,55 @@ class Stop:
             raise KeyboardInterrupt
         # In a thread: what was interrupted may be printing, or hold what printing needs.
         Thread(target=self.tell, args=(WAITS,), daemon=True).start()
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """What a signal is to the process of `aha run`: KeyboardInterrupt, as Ctrl-C is."""
+    if number == signal.SIGHUP:
+        write_to_nobody()
+    raise KeyboardInterrupt
+
+
+class Outliving:
+    """A stream to a terminal, which may be gone before the signal that tells so is here."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return int(self._unless_gone(lambda: self._stream.write(text)))
+
+    def flush(self) -> None:
+        self._unless_gone(self._stream.flush)
+
+    def _unless_gone(self, use: Callable[[], Any]) -> Any:
+        try:
+            return use()
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            write_to_nobody()
+            return use()
+
+
+def outlive_terminal() -> None:
+    """From here on it is no error to print to a terminal that is gone: it would keep a stage from saving."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream.isatty():
+            TERMINALS.append(stream.fileno())
+            setattr(sys, name, Outliving(stream))
+
+
+def write_to_nobody() -> None:
+    """Let go of the terminal."""
+    nobody = os.open(os.devnull, os.O_WRONLY)
+    for number in TERMINALS:
+        os.dup2(nobody, number)
+    os.close(nobody)
 
 
 STOP = Stop()

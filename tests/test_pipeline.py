@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import pty
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -382,6 +384,23 @@ def test_a_terminated_run_stops_like_one_with_ctrl_c(toy, model_folder):
     assert process.wait(timeout=600) == 130
     assert (toy / "run.log").read_text().splitlines()[-1].startswith("aha: stopped; ")
     assert not is_held(toy / "run" / ".lock")
+
+
+def test_a_run_whose_terminal_is_closed_stops_at_a_checkpoint(toy, model_folder):
+    write_recipe(toy, model_folder, "zero", max_steps=6)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "aha", "run", "toy.yaml", "--out", "run"])
+    while not (toy / "run" / "zero" / "checkpoints" / "step-000002").exists():
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 4096)  # else it would wait for its reader
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    assert not is_held(toy / "run" / ".lock")
+    [zero] = read_status(toy / "run").stages
+    assert (zero.state, zero.detail) == ("stopped", "at step 4 of 6")
+    assert aha(toy, "run").wait(timeout=600) == 0
+    assert "resumed at step 4" in (toy / "run.log").read_text()
 
 
 def test_a_stage_that_is_killed_is_one_line_that_says_so(toy, model_folder):
