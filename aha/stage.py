@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from aha.config import validate
+from aha.config import DataConfig, validate
 from aha.graph import read_config
 from aha.log import StageLog, printable
 from aha.metrics import Measure
@@ -69,6 +69,8 @@ def _run_stage(run: RunDir, name: str, console: Console) -> None:
     if cfg.kind == "eval":  # it has no steps to go on from, so what one that was cut off wrote is written again
         stage.metrics.unlink(missing_ok=True)
     with StageLog(name, cfg.kind, console, stage) as log:
+        for key in learned_and_measured(resolved):
+            log.note(f"{key} reads what the stage learns from; name another split to measure what it has not seen")
         results = verb(cfg.kind)(resolved, stage, log)
     outputs = [output for output in OUTPUTS.get(cfg.kind, []) if stage.output(output).exists()]
     manifest = {
@@ -85,6 +87,19 @@ def _run_stage(run: RunDir, name: str, console: Console) -> None:
         "metrics": {key: m.as_dict() if isinstance(m, Measure) else m for key, m in results.items()},
     }
     write_atomic(stage.manifest, json.dumps(manifest, indent=2) + "\n")
+
+
+def learned_and_measured(cfg: StageConfig) -> list[str]:
+    """The keys of evaluation data that read the same rows as data of the stage: the split of a source is `train` by default.
+    Other seeds of a generator are no other rows: they may draw the same problems."""
+
+    def rows(source: DataConfig) -> dict[str, Any]:
+        return source.model_dump(include={"source", "preset", "subset", "split", "test_size", "args"})
+
+    learned = [rows(source) for source in getattr(cfg, "data", [])]
+    evaluation = getattr(cfg, "eval", None)
+    measured = evaluation.data if evaluation else []
+    return [f"eval.data.{i}" for i, source in enumerate(measured) if rows(source) in learned]
 
 
 def verb(kind: str) -> Callable[..., Mapping[str, Any]]:

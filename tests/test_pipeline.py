@@ -28,6 +28,7 @@ from aha.lock import RunLock, is_held
 from aha.recipe import load_recipe
 from aha.report import write_report
 from aha.rundir import StageDir
+from aha.stage import learned_and_measured
 from aha.status import read_status
 from aha.stop import WAITS
 from aha.types import UserError
@@ -712,6 +713,21 @@ def test_a_model_or_a_setting_that_is_not_there_stops_the_run_before_its_first_s
 def test_what_may_be_on_the_hub_and_what_is_not_loaded_does_not_stop_a_run(tmp_path, stage):
     (tmp_path / "toy.yaml").write_text(f"name: toy\nstages: [{{name: late, {stage}}}]\n")
     preflight.check(load_recipe(tmp_path / "toy.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("measured", "told"),
+    [
+        ("countdown", ["eval.data.0"]),
+        ("[{source: countdown, split: test}, {source: countdown, seed: 7, limit: 9}]", ["eval.data.1"]),
+        ("[{source: countdown, split: test}, {source: countdown, args: {num_numbers: [3]}}, words]", []),
+    ],
+)
+def test_evaluation_data_that_the_stage_learns_from_is_told(tmp_path, measured, told):
+    stage = f"{{name: zero, kind: grpo, data: countdown, rewards: [{{name: countdown}}], eval: {{data: {measured}}}}}"
+    (tmp_path / "toy.yaml").write_text(f"name: toy\nstages: [{stage}]\n")
+    [cfg] = load_recipe(tmp_path / "toy.yaml").stages
+    assert learned_and_measured(cfg) == told
 
 
 def test_traces_of_a_stage_are_the_data_of_a_later_one(toy, model_folder):
