@@ -15,7 +15,7 @@ def find_boxes(text: str) -> list[tuple[int, int, str]]:
     for match in list(BOX.finditer(text))[-MAX_BOXES:]:
         if boxes and match.start() < boxes[-1][1]:
             continue
-        end = _closing(text, match.end())
+        end = closing(text, match.end())
         if end is None:
             line_end = text.find("\n", match.end())
             end = len(text) if line_end < 0 else line_end
@@ -23,7 +23,16 @@ def find_boxes(text: str) -> list[tuple[int, int, str]]:
     return boxes
 
 
-def _closing(text: str, start: int) -> int | None:
+def last_boxed(text: str) -> str | None:
+    r"""What stands in the last \boxed{...} that is closed; of boxes in one another in the innermost."""
+    for match in reversed(list(re.finditer(r"\\boxed\s*\{", text))):
+        end = closing(text, match.end())
+        if end is not None:
+            return text[match.end() : end].strip()
+    return None
+
+
+def closing(text: str, start: int) -> int | None:
     """Where the brace is closed whose content begins at `start`."""
     level = 1
     for place in range(start, len(text)):

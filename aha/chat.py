@@ -23,7 +23,10 @@ ENCODED_AT_ONCE = 4096  # texts
 
 # Some templates write today's date into the system turn. No result is to depend on the day, so they get the one that such
 # templates fall back to themselves.
-CLOCK = "{%- macro strftime_now(format) -%}26 Jul 2024{%- endmacro -%}"
+DAY = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%A": "Friday", "%a": "Fri"}
+DAY |= dict.fromkeys(("%H", "%M", "%S"), "00")
+REPLACED = "".join(f"|replace('{sign}', '{text}')" for sign, text in DAY.items())
+CLOCK = "{%- macro strftime_now(format) -%}{{ format" + REPLACED + " }}{%- endmacro -%}"
 
 Message = Mapping[str, str]  # role and content
 Piece = tuple[str, bool]

@@ -8,7 +8,7 @@ import contextlib
 import functools
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,7 @@ FINGERPRINT_LINE = "# fingerprint: "
 INPUTS_LINE = "# inputs: "
 MADE_OF_LINE = "# made of: "
 NOTHING_LOST = {"config.yaml", "error.txt", "progress.json"}  # a stage directory with no other file can be begun anew
+OF_A_STAGE = {"stage.json", "metrics.jsonl", "checkpoints", "rollouts"}  # what else there is, one of these is beside it
 CHANGES_TOLD = 4
 
 State = Literal["absent", "unfinished", "done", "changed"]
@@ -185,21 +186,18 @@ def read_config(stage: StageDir) -> Written | None:
     return Written(values, head[0].removeprefix(FINGERPRINT_LINE) if head else "", inputs, made_of or {})
 
 
-def refuse_foreign(run: RunDir, nodes: Mapping[str, Node]) -> None:
-    """Raise UserError where something that is not of a run stands where the run would clear it or write over it."""
-    if run.recipe.exists() and not run.recipe.read_bytes().startswith(COMMAND_LINE.encode()):
+def refuse_foreign(run: RunDir, nodes: Iterable[Node]) -> None:
+    """Raise UserError where something that is not of a run stands where it would be cleared or written over: `nodes` are the
+    stages that are to be run."""
+    if run.recipe.exists() and not run.recipe.read_bytes().startswith(f"{COMMAND_LINE}aha run".encode()):
         raise UserError(f"{run.recipe} is there and not of a run, which writes its own; choose another directory with --out")
-    for node in nodes.values():
+    for node in nodes:
         path = node.stage.path
-        if path.is_symlink():
-            raise UserError(f"{path} is a link, and a stage wants a folder; put the whole run where there is room, with --out")
-        holds_more = any(found.name not in NOTHING_LOST for found in path.glob("*"))
-        if holds_more and not node.stage.manifest.exists() and not _names_fingerprint(node.stage.config):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise UserError(f"{path} is a file or a link, and a stage wants a folder; put the whole run elsewhere, with --out")
+        names = {found.name for found in path.glob("[!.]*") if found.suffix != ".tmp"}
+        if names - NOTHING_LOST and not names & OF_A_STAGE:
             raise UserError(f"{path} is no stage of a run; name the stage otherwise, or choose another --out")
-
-
-def _names_fingerprint(config: Path) -> bool:
-    return config.exists() and config.read_bytes().startswith(FINGERPRINT_LINE.encode())
 
 
 def begun_stages(run: RunDir) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from aha.boxes import find_boxes
+from aha.boxes import find_boxes, last_boxed
 from aha.chat import parse
 from aha.config import PromptConfig
 from aha.language import share_in, target_language
@@ -123,9 +123,11 @@ def final_answer(text: str, prompt: PromptConfig) -> str | None:
     White space is removed and nothing else is changed: "2 * 3" and "2*3" are the same answer, "2*3" and "3*2" are two.
     """
     parsed = parse(text, prompt.think, prompt.answer)
-    answer, boxes = parsed.answer, find_boxes(parsed.body)
+    answer = parsed.answer
     if answer is None:
-        answer = boxes[-1][2] if boxes else ""
+        boxes = find_boxes(parsed.body)
+        content = boxes[-1][2] if boxes else ""
+        answer = last_boxed(content) or content  # a box in a box is that one's answer
     return "".join(answer.split()) or None
 
 

@@ -74,10 +74,10 @@ def run(
     with RunLock(place.lock, command) as lock:
         sweep(place, names)
         nodes = graph(recipe, place)
-        refuse_foreign(place, nodes)
         todo = [only] if only else names
         redone = [name for name in dependents(nodes, redo_from) if name in todo]
         # Whatever is wrong is told before anything is cleared or run.
+        refuse_foreign(place, [nodes[name] for name in todo if name in redone or nodes[name].state != "done"])
         refuse_changed(nodes, [name for name in todo if name not in redone])
         made = [name for name in todo if name in redone or nodes[name].state != "done"]
         for name in made:

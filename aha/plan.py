@@ -80,7 +80,7 @@ def obstacles(recipe: Recipe, out: Path) -> list[str]:
     nodes = graph(recipe, RunDir(out))
     try:
         preflight.check(recipe)
-        refuse_foreign(RunDir(out), nodes)
+        refuse_foreign(RunDir(out), [node for node in nodes.values() if node.state != "done"])
     except UserError as error:
         return [f"the run stops before it begins: {error}"]
     flags = " ".join(f"--from {node.name}" for node in roots_of(nodes, nodes))

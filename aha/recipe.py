@@ -21,12 +21,14 @@ MEANT_AS_REFERENCE = {"model": "model", "teacher_model": "model", "source": "tra
 class _Loader(yaml.SafeLoader):
     """YAML in which no mapping may have a key twice: of two blocks `rewards` the first would be lost without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for i, (key, _) in enumerate(node.value):
-            if key.value in keys[:i] and key.value != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = next((value for i, (tag, value) in enumerate(keys) if (tag, value) in keys[:i]), None)
+        if twice is not None:
+            place = [key.start_mark for key, _ in node.value if key.value == twice][-1]
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} stands there twice", place)
+        return node
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

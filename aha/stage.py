@@ -70,7 +70,7 @@ def _run_stage(run: RunDir, name: str, console: Console) -> None:
         stage.metrics.unlink(missing_ok=True)
     with StageLog(name, cfg.kind, console, stage) as log:
         for key in learned_and_measured(resolved):
-            log.note(f"{key} reads what the stage learns from; name another split to measure what it has not seen")
+            log.note(f"{key} reads what the stage learns from; another split, or test_size, has what it has not seen")
         results = verb(cfg.kind)(resolved, stage, log)
     outputs = [output for output in OUTPUTS.get(cfg.kind, []) if stage.output(output).exists()]
     manifest = {
@@ -90,11 +90,14 @@ def _run_stage(run: RunDir, name: str, console: Console) -> None:
 
 
 def learned_and_measured(cfg: StageConfig) -> list[str]:
-    """The keys of evaluation data that read the same rows as data of the stage: the split of a source is `train` by default.
-    Other seeds of a generator are no other rows: they may draw the same problems."""
+    """The keys of evaluation data that read the same rows as data of the stage: the split of a source is `train` by default,
+    and a file is one split, whatever its name. Other seeds of a generator may draw the same problems."""
 
     def rows(source: DataConfig) -> dict[str, Any]:
-        return source.model_dump(include={"source", "preset", "subset", "split", "test_size", "args"})
+        values = source.model_dump(include={"source", "preset", "subset", "split", "test_size", "args"})
+        file = Path(source.source).expanduser()
+        one_split = {"source": str(file.resolve()), "split": "[".join(source.split.partition("[")[2:])}
+        return values | one_split if file.is_file() and source.test_size is None else values
 
     learned = [rows(source) for source in getattr(cfg, "data", [])]
     evaluation = getattr(cfg, "eval", None)

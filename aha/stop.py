@@ -56,6 +56,7 @@ class Stop:
 def interrupt(number: int, frame: FrameType | None) -> None:
     """What a signal is to the process of `aha run`: KeyboardInterrupt, as Ctrl-C is."""
     if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_IGN)  # the shell and the kernel both send one; a second Ctrl-C would kill the stage
         write_to_nobody()
     raise KeyboardInterrupt
 
@@ -89,7 +90,7 @@ def outlive_terminal() -> None:
     """From here on it is no error to print to a terminal that is gone: it would keep a stage from saving."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream.isatty():
+        if stream is not None and not isinstance(stream, Outliving) and stream.isatty():
             TERMINALS.append(stream.fileno())
             setattr(sys, name, Outliving(stream))
 

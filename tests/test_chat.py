@@ -128,8 +128,8 @@ class StubTokenizer:
 def test_a_template_that_writes_the_date_writes_the_same_one_every_day():
     tokenizer = AutoTokenizer.from_pretrained(bundled_folder("tiny-base"))
     plain = apply_chat_template([{"role": "user", "content": "Q?"}], tokenizer)
-    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + tokenizer.chat_template
-    assert apply_chat_template([{"role": "user", "content": "Q?"}], tokenizer) == f"26 Jul 2024 {plain}"
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}, {{ strftime_now('%Y-%m-%d') }} " + tokenizer.chat_template
+    assert apply_chat_template([{"role": "user", "content": "Q?"}], tokenizer) == f"26 Jul 2024, 2024-07-26 {plain}"
 
 
 INSTRUCTION = R1_INSTRUCTION.format(think="think", answer="answer")

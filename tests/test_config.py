@@ -238,6 +238,7 @@ def test_a_value_of_the_wrong_type_names_the_key(load, stage, words):
         ("name: a\nstages:\n  - {name: b", "not valid YAML at line 3"),
         ("name: a\nstages:\n  - {name: b, kind: eval, seed: 1, seed: 2}", "at line 3: seed stands there twice"),
         ("name: a\nstages: []\nname: b", "at line 3: name stands there twice"),
+        ("{[1, 2]: x, name: a}", "not valid YAML at line 1: found unhashable key"),
         ("", "a recipe is a mapping with a list of `stages`"),
         ("- a", "a recipe is a mapping with a list of `stages`"),
         ("name: a\nstages: {b: c}", "a recipe is a mapping with a list of `stages`"),

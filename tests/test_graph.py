@@ -278,25 +278,32 @@ def test_a_folder_is_a_stage_where_its_configuration_has_a_name_and_a_known_kind
 
 def test_what_is_not_of_a_run_is_neither_cleared_nor_written_over(chain):
     run, nodes = RunDir(chain / "run"), nodes_of(chain)
-    refuse_foreign(run, nodes)
-    name = next(iter(nodes))
-    folder = nodes[name].stage.path
+    node = next(iter(nodes.values()))
+    folder = node.stage.path
+    for left in ("config.yaml.77.tmp", ".DS_Store"):  # of a kill, and of a file manager
+        write_atomic(folder / left, "")
+    refuse_foreign(run, [node])
     write_atomic(folder / "thesis.csv", "years of work")
-    with pytest.raises(UserError, match=f"{name} is no stage of a run"):
-        refuse_foreign(run, nodes)
-    write_atomic(nodes[name].stage.config, config_text(nodes[name]))  # a stage that somebody put a file into
-    refuse_foreign(run, nodes)
+    with pytest.raises(UserError, match=f"{node.name} is no stage of a run"):
+        refuse_foreign(run, [node])
+    (folder / "checkpoints").mkdir()  # a stage that somebody put a file into, and that lost its configuration
+    refuse_foreign(run, [node])
 
-    write_atomic(run.recipe, "name: mine\n")
+    write_atomic(run.recipe, "# Mine.\nname: mine\n")
     with pytest.raises(UserError, match=r"recipe.yaml is there and not of a run"):
-        refuse_foreign(run, nodes)
+        refuse_foreign(run, [node])
     write_atomic(run.recipe, "# aha run mine.yaml\nname: mine\n")
-    refuse_foreign(run, nodes)
+    refuse_foreign(run, [node])
 
     shutil.move(folder, chain / "elsewhere")
     folder.symlink_to(chain / "elsewhere")
-    with pytest.raises(UserError, match=f"{name} is a link"):
-        refuse_foreign(run, nodes)
+    with pytest.raises(UserError, match=f"{node.name} is a file or a link"):
+        refuse_foreign(run, [node])
+    refuse_foreign(run, [])
+    folder.unlink()
+    folder.write_text("x")
+    with pytest.raises(UserError, match=f"{node.name} is a file or a link"):
+        refuse_foreign(run, [node])
 
 
 def test_what_a_stage_reads_under_its_home_and_a_grader_of_the_user_are_inputs(tmp_path, monkeypatch):

@@ -181,6 +181,7 @@ def test_maj_at_k_looks_at_the_first_k_samples():
         ("<think>\\boxed{3}", None),
         ("<think>a</think> \\boxed{3", "3"),  # as the grader reads it
         ("<think>a</think> \\boxed {3} or \\fbox{4}", "4"),
+        ("<think>a</think> \\boxed{\\boxed{3}}", "3"),
         ("<think>a</think> \\boxed{}", None),
         ("<think>a</think> The answer is 3.", None),
         ("<think>a</think> <answer></answer> \\boxed{3}", None),

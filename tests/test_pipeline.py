@@ -730,6 +730,15 @@ def test_evaluation_data_that_the_stage_learns_from_is_told(tmp_path, measured, 
     assert learned_and_measured(cfg) == told
 
 
+def test_a_file_is_the_same_rows_whatever_the_split_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("q.jsonl").write_text('{"nums": [1, 2], "target": 3}\n')
+    for measured, told in {"./q.jsonl, split: test": ["eval.data.0"], "q.jsonl, split: 'test[1:]'": []}.items():
+        stage = f"name: zero, kind: grpo, data: q.jsonl, rewards: [{{name: format}}], eval: {{data: [{{source: {measured}}}]}}"
+        Path("toy.yaml").write_text(f"name: toy\nstages: [{{{stage}}}]\n")
+        assert learned_and_measured(load_recipe(Path("toy.yaml")).stages[0]) == told
+
+
 def test_traces_of_a_stage_are_the_data_of_a_later_one(toy, model_folder):
     write_recipe(toy, model_folder, "zero cold more", rows='"${cold.traces}"')
     assert "more: sft, 4 steps, 12 rows" in run(toy)

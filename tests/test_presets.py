@@ -9,7 +9,7 @@ from conftest import SHARED
 
 from aha.config import DataConfig
 from aha.data.preferences import LabelledReply
-from aha.data.presets import PRESETS, between, dialogue, gsm8k_gold, last_boxed, last_reply
+from aha.data.presets import PRESETS, between, boxed_gold, dialogue, gsm8k_gold, last_reply
 from aha.data.sources import load_preferences, load_problems, load_texts
 from aha.rewards.chat import answered, plain_answered
 from aha.rewards.maths import accuracy
@@ -267,11 +267,12 @@ def test_the_gold_of_gsm8k_stands_after_the_last_mark():
 
 
 def test_the_last_box_is_taken_with_the_braces_inside():
-    assert last_boxed(r"\boxed{1}, so \boxed{ \frac{1}{2} }.") == r"\frac{1}{2}"
-    assert last_boxed(r"\boxed{\{1, 2\}}") == r"\{1, 2\}"
+    assert boxed_gold(r"\boxed{1}, so \boxed{ \frac{1}{2} }.") == r"\frac{1}{2}"
+    assert boxed_gold(r"\boxed{\{1, 2\}}") == r"\{1, 2\}"
+    assert boxed_gold(r"so \boxed{x and \boxed {5}") == boxed_gold(r"\boxed{\boxed{5}}, \fbox{see}") == "5"
     for text in ("none", r"\boxed{\frac{1}{2}"):
         with pytest.raises(ValueError, match="boxed"):
-            last_boxed(text)
+            boxed_gold(text)
 
 
 def test_marks_of_thought_may_be_missing_only_loudly():

@@ -601,6 +601,8 @@ def test_a_mistake_inside_a_function_of_the_user_keeps_its_traceback(user_module
         call("users_own:buggy", "a")
     with pytest.raises(ValueError, match="could not convert string to float"):
         call("users_own:unread", "a")
+    with pytest.raises(ValueError, match="could not convert string to float"):
+        call("cosine", "a", args={"grader": "users_own:unread"}, ids=[1])
 
 
 def test_a_score_may_be_any_real_number_and_what_a_call_ahead_returns_does_not_count(user_module):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aha.boxes import find_boxes
+from aha.boxes import last_boxed
 from aha.data import countdown
 from aha.types import UserError
 
@@ -74,19 +74,16 @@ def whole_number(value: Any) -> int:
     return number
 
 
-def last_boxed(text: str) -> str:
+def boxed_gold(text: str) -> str:
     r"""What stands in the last \boxed{...} of a solution, braces inside it included."""
-    boxes = find_boxes(text)
-    if not boxes:
-        raise ValueError("no \\boxed{...}")
-    _, end, content = boxes[-1]
-    if not text.startswith("}", end):
-        raise ValueError("\\boxed{ is never closed")
-    return content.strip()
+    gold = last_boxed(text)
+    if gold is None:
+        raise ValueError("no \\boxed{...} that is closed")
+    return gold
 
 
 def _has_box(row: Mapping[str, Any]) -> bool:
-    return not isinstance(row.get("solution"), str) or bool(find_boxes(row["solution"]))
+    return not isinstance(row.get("solution"), str) or "\\boxed" in row["solution"]
 
 
 def _has_answer(row: Mapping[str, Any]) -> bool:
@@ -216,7 +213,7 @@ PRESETS = {
         hub="AI-MO/NuminaMath-TIR",
         columns={"question": "problem", "gold": "solution"},
         texts={"prompt": "problem", "completion": "solution"},
-        convert={"gold": last_boxed},
+        convert={"gold": boxed_gold},
         keep=_has_box,
     ),
     "math-500": Preset(

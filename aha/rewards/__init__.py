@@ -289,7 +289,8 @@ def score(
         if inspect.iscoroutine(scores):  # TRL takes `async def` rewards too
             scores = asyncio.run(scores)
     except ValueError as error:
-        if getattr(function, "func", function) not in REWARDS.values():
+        own_grader = ":" in str(getattr(function, "keywords", {}).get("grader", ""))
+        if own_grader or getattr(function, "func", function) not in REWARDS.values():
             raise  # a fault of the user's function, which its traceback shows best
         raise UserError(f"reward {reward.name}: {error}; the data has {', '.join(sorted(names)) or 'none'}") from error
     if ahead:

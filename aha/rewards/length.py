@@ -124,5 +124,7 @@ def _grades(
     function = load_grader(grader).function
     if missing := missing_column(function, columns):
         raise ValueError(f"its grader {grader} wants column {missing!r}")
+    if not completions:
+        return []
     given = {"prompts": prompts, "completions": completions, "completion_ids": completion_ids, "verdicts": verdicts}
     return function(**given, **without_settings(function, columns))
