@@ -172,8 +172,8 @@ def _bind(cfg: RewardConfig, folder: Path | None, scorers: Mapping[str, Scorer])
         if argument not in settable:
             raise UserError(f"reward {cfg.name} has no argument {argument!r}; known: {', '.join(settable) or 'none'}")
     args = dict(cfg.args)
-    if ":" not in cfg.name:
-        args = {key: fitting(value, parameters[key].annotation, f"reward {cfg.name}: {key}") for key, value in args.items()}
+    for key, value in cfg.args.items() if ":" not in cfg.name else ():
+        fitting(value, parameters[key].annotation, f"reward {cfg.name}: {key}")
     if folder and "verdicts" in settable:
         args.setdefault("verdicts", str(folder / f"{cfg.key}.jsonl"))
     if "scorer" in parameters and cfg.args.get("model") in scorers:
