@@ -76,10 +76,10 @@ def run(
         nodes = graph(recipe, place)
         todo = [only] if only else names
         redone = [name for name in dependents(nodes, redo_from) if name in todo]
-        # Whatever is wrong is told before anything is cleared or run.
-        refuse_foreign(place, [nodes[name] for name in todo if name in redone or nodes[name].state != "done"])
-        refuse_changed(nodes, [name for name in todo if name not in redone])
         made = [name for name in todo if name in redone or nodes[name].state != "done"]
+        # Whatever is wrong is told before anything is cleared or run.
+        refuse_foreign(place, [nodes[name] for name in made])
+        refuse_changed(nodes, [name for name in todo if name not in redone])
         for name in made:
             _check_inputs(nodes[name], nodes, command, made)
         for name in reversed(redone):  # the last first, so that a stop in between leaves none without what it was made of

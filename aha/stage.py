@@ -96,7 +96,7 @@ def learned_and_measured(cfg: StageConfig) -> list[str]:
     def rows(source: DataConfig) -> dict[str, Any]:
         values = source.model_dump(include={"source", "preset", "subset", "split", "test_size", "args"})
         file = Path(source.source).expanduser()
-        one_split = {"source": str(file.resolve()), "split": "[".join(source.split.partition("[")[2:])}
+        one_split = {"source": str(file.resolve()), "split": source.split.partition("[")[2]}
         return values | one_split if file.is_file() and source.test_size is None else values
 
     learned = [rows(source) for source in getattr(cfg, "data", [])]

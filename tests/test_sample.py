@@ -873,22 +873,9 @@ def test_the_command_writes_traces(serve):
         CliRunner().invoke(app, [*arguments, "--out", "traces.csv"], catch_exceptions=False)
 
 
-def test_the_command_does_not_go_on_with_answers_to_other_data(serve):
-    left = [3]
-    server = serve(right_while(left))
-    command = ["sample", "--server", server.url, "--model", "stub", "--data", "sums.jsonl", "--num-generations", "1"]
-    command += ["--out", "out/traces.jsonl"]
-    with pytest.raises(UserError, match="what was answered is kept: run again"):
-        CliRunner().invoke(app, command, catch_exceptions=False)
-    Kept.of.cache_clear()  # as in another process
-    left[0] = 100
-    server.asked.clear()
-    Path("sums.jsonl").write_text("".join(reversed(Path("sums.jsonl").read_text().splitlines(keepends=True))))
-    CliRunner().invoke(app, command, catch_exceptions=False)
-    assert len(server.asked) == 4
-
-
-def test_the_command_goes_on_with_what_was_answered_before_it_failed(serve):
+@pytest.fixture
+def failed(serve):
+    """A server that answers again, and a command that had one of four answers to go when it failed."""
     left = [3]
     server = serve(right_while(left))
     command = ["sample", "--server", server.url, "--model", "stub", "--data", "sums.jsonl", "--num-generations", "1"]
@@ -899,6 +886,18 @@ def test_the_command_goes_on_with_what_was_answered_before_it_failed(serve):
     Kept.of.cache_clear()  # as in another process
     left[0] = 100
     server.asked.clear()
+    return server, command
+
+
+def test_the_command_does_not_go_on_with_answers_to_other_data(failed):
+    server, command = failed
+    Path("sums.jsonl").write_text("".join(reversed(Path("sums.jsonl").read_text().splitlines(keepends=True))))
+    CliRunner().invoke(app, command, catch_exceptions=False)
+    assert len(server.asked) == 4
+
+
+def test_the_command_goes_on_with_what_was_answered_before_it_failed(failed):
+    server, command = failed
     CliRunner().invoke(app, command, catch_exceptions=False)
     assert len(server.asked) == 1  # of four
     assert len(traces_of("out")) == 4
