@@ -240,6 +240,7 @@ def check_columns(reward: Reward, names: Collection[str]) -> None:
 
 
 def missing_column(function: RewardFunction, names: Collection[str]) -> str | None:
+    """The first column that the function asks for and that is not among `names`; None where all are there."""
     given = {*GIVEN, *getattr(function, "keywords", {}), *names}
     parameters = inspect.signature(function).parameters.items()
     needed = [name for name, p in parameters if p.default is p.empty and p.kind in NAMED]
