@@ -391,6 +391,7 @@ def test_a_run_whose_terminal_is_closed_stops_at_a_checkpoint(toy, model_folder)
     write_recipe(toy, model_folder, "zero", max_steps=60)  # so that some are left
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which these tests ignore when they run under nohup, and it with them
         os.execv(sys.executable, [sys.executable, "-m", "aha", "run", "toy.yaml", "--out", "run"])
     while not (toy / "run" / "zero" / "checkpoints" / "step-000002").exists():
         if select.select([terminal], [], [], 0.05)[0]:
