@@ -1,7 +1,7 @@
 """How true the thoughts of Countdown answers are: equations, operands, claims of success, tries, checks.
 
-A line for every file and task. A claim is right where the equation that is handed in is right; one that a check on the page
-refutes is none. A try is whole where it has an equation for every number but one, and an answer where it has every number
+A line for every file and task. A claim is right where the equation that is handed in is right, in whatever form; one that a
+check on the page refutes is none. A try is whole where it has an equation for every number but one, and an answer where it has every number
 once. With --within, the share of problems that were solved in so many tokens: what a shorter maximum length would have left,
 since the tokens drawn do not depend on it.
 
@@ -16,13 +16,15 @@ from typing import Any
 
 import pyarrow.parquet
 
-from aha.chat import parse
 from aha.data.countdown import QUESTION
 from aha.data.mixing import translate
 from aha.data.writers import CHECK, HITS, SURRENDERS
+from aha.rewards.countdown import grade_answer
 
 EQUATION = re.compile(r"(\d+)([-+*/])(\d+)=(\d+)")
 START = QUESTION.partition("{")[0]  # of a question of Countdown
+END_OF_THOUGHTS = re.compile(r"</think>|<answer>")  # writers forget the one or the other
+TAG = re.compile(r"</?(think|answer)>")
 
 
 def value(a: int, operator: str, b: int) -> Fraction | None:
@@ -31,9 +33,13 @@ def value(a: int, operator: str, b: int) -> Fraction | None:
     return Fraction({"+": a + b, "-": a - b, "*": a * b}[operator])
 
 
-def answer_of(row: dict[str, Any]) -> str:
-    """What is handed in; empty where nothing is."""
-    return parse(row["completion"], "think", "answer").answer or ""
+def take_apart(completion: str) -> tuple[str, str]:
+    """(thoughts, what is handed in), whichever tags are missing; nothing is handed in where the thoughts have no end.
+
+    Example: take_apart("9+3=12 <answer>9+3=12</answer>") == ("9+3=12", "9+3")
+    """
+    thoughts, *rest = END_OF_THOUGHTS.split(completion, maxsplit=1)
+    return TAG.sub("", thoughts).strip(), TAG.sub("", "".join(rest)).partition("=")[0].strip()
 
 
 def truth(rows: list[dict[str, Any]]) -> list[str]:
@@ -41,23 +47,23 @@ def truth(rows: list[dict[str, Any]]) -> list[str]:
     checks."""
     equations = true = foreign = claims = right = tries = whole = answers = checks = hits = 0
     for row in rows:
-        count = row["question"].partition("]")[0].count(",") + 1
-        seen = {int(number) for number in re.findall(r"\d+", row["question"])}
-        thoughts = translate(row["completion"].partition("</think>")[0], "zh")
+        *nums, target = map(int, re.findall(r"\d+", row["question"]))
+        seen = {*nums, target}
+        thoughts, answer = take_apart(row["completion"])
+        thoughts = translate(thoughts, "zh")
         for a, operator, b, c in EQUATION.findall(thoughts):
             equations += 1
             true += value(int(a), operator, int(b)) == int(c)
             foreign += (int(a) not in seen) + (int(b) not in seen)
             seen.add(int(c))
-        nums, given = (sorted(re.findall(r"\d+", text)) for text in (row["question"].partition("]")[0], answer_of(row)))
-        answers += nums == given
+        answers += sorted(nums) == sorted(map(int, re.findall(r"\d+", answer)))
         lines = thoughts.split("\n")
         claimed = lines[-1].endswith((*HITS, "it fits."))
         claims += claimed
-        right += claimed and row["solved"]
+        right += claimed and grade_answer(answer, nums, target).score == 1.0
         tried = [line for line in lines if not line.startswith((CHECK, *SURRENDERS))]
         tries += len(tried)
-        whole += sum(len(EQUATION.findall(line)) == count - 1 for line in tried)
+        whole += sum(len(EQUATION.findall(line)) == len(nums) - 1 for line in tried)
         hits += sum(line.endswith(HITS) for line in lines)
         checks += sum(line.startswith(CHECK) for line in lines)
     shares = [true / max(1, equations), foreign / max(1, equations) / 2, right / max(1, claims), whole / max(1, tries)]

@@ -19,7 +19,7 @@ from stub_server import StubServer, text_of
 from test_filters import trace as toy_trace
 from typer.testing import CliRunner
 
-from aha import sample, sft
+from aha import pipeline, sample, sft
 from aha.chat import render, turn_end
 from aha.cli import app
 from aha.config import DataConfig, PromptConfig, validate
@@ -30,6 +30,7 @@ from aha.data.sources import load_problems, load_texts
 from aha.data.wording import from_few_shot
 from aha.log import StageLog
 from aha.model import load_tokenizer
+from aha.recipe import load_recipe
 from aha.rewards import Reward
 from aha.rewards.kept import Kept
 from aha.rollout import texts_of
@@ -887,6 +888,23 @@ def failed(serve):
     left[0] = 100
     server.asked.clear()
     return server, command
+
+
+@pytest.mark.parametrize("redo_from", [[], ["cold"]])
+def test_a_run_goes_on_with_a_stage_whose_server_failed_before_anything_but_replies_was_there(serve, redo_from):
+    left = [3]
+    server = serve(right_while(left))
+    stage = {"name": "cold", "kind": "sample", **from_server(server, server={"concurrency": 1})}
+    Path("chain.yaml").write_text(yaml.safe_dump({"name": "chain", "stages": [stage]}))
+    with pytest.raises(UserError, match="what was answered is kept: run again"):
+        pipeline.run(load_recipe(Path("chain.yaml")), Path("runs"), Console(quiet=True), in_process=True)
+    assert {path.name for path in Path("runs/cold").iterdir()} == {"config.yaml", "error.txt", "progress.json", "replies"}
+    Kept.of.cache_clear()  # as in another process
+    left[0] = 100
+    server.asked.clear()
+    pipeline.run(load_recipe(Path("chain.yaml")), Path("runs"), Console(quiet=True), redo_from, in_process=True)
+    assert len(server.asked) == (4 if redo_from else 1)
+    assert len(traces_of("runs/cold")) == 4
 
 
 def test_the_command_does_not_go_on_with_answers_to_other_data(failed):

@@ -29,6 +29,14 @@ ROWS = [
         "solved": False,
         "num_tokens": 20,
     },
+    # Right, in a form that the grader does not take: the end of the thoughts is missing.
+    {
+        "question": QUESTION,
+        "kind": "four",
+        "completion": "<think>Let me try 3+4=7, 9+7=16, yes, that works! <answer>9+(3+4)=16</answer>",
+        "solved": False,
+        "num_tokens": 30,
+    },
     {"question": "How old is Ben?", "kind": "words", "completion": "<think>1+1=3</think>", "solved": False, "num_tokens": 9},
 ]
 
@@ -45,13 +53,13 @@ def cells(tmp_path, monkeypatch, capsys, *arguments) -> list[list[str]]:
 
 
 def test_thoughts_are_counted_and_other_questions_left_out(tmp_path, monkeypatch, capsys):
-    [line] = cells(tmp_path, monkeypatch, capsys)
+    line, other = cells(tmp_path, monkeypatch, capsys)
     # 7 + 2 equations, of which 9-3=5 and 31-4=16 are false; 31 is the one foreign operand of 18; 3 of 4 tries are whole.
     assert line[1:] == ["three", "2", "77.8%", "5.6%", "50.0%", "75.0%", "50.0%", "2.0", "0.50"]
+    assert other[1:] == ["four", "1", "100.0%", "0.0%", "100.0%", "100.0%", "100.0%", "1.0", "0.00"]
 
 
 @pytest.mark.parametrize(("limit", "share"), [(59, "0.000"), (60, "0.500")])
 def test_an_answer_counts_from_its_own_length_on(tmp_path, monkeypatch, capsys, limit, share):
-    assert cells(tmp_path, monkeypatch, capsys, "--within", str(limit), "--") == [
-        [str(tmp_path / "eval.parquet"), "three", "2", share]
-    ]
+    line, _ = cells(tmp_path, monkeypatch, capsys, "--within", str(limit), "--")
+    assert line == [str(tmp_path / "eval.parquet"), "three", "2", share]
