@@ -14,10 +14,12 @@ from aha.chat import load_prompt, render
 from aha.config import PromptConfig, validate
 from aha.data.hub import HUB_ID
 from aha.data.presets import PRESETS
+from aha.data.sources import GENERATORS
 from aha.graph import read_config
 from aha.log import told
 from aha.metrics import Measure
 from aha.plan import told_bytes
+from aha.public import public
 from aha.recipe import needs, reference, references
 from aha.rundir import RunDir, StageDir, atomic_folder, damage
 from aha.stage_configs import STAGE_KINDS, SampleStage, StageConfig
@@ -29,10 +31,6 @@ MODEL_FILES = (  # names of what a model folder consists of: weights, settings, 
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "prompt.json", CARD),
 )
-LOCAL_PATH = re.compile(r"^(~|/[^/\s]+)/\S")  # two parts at least: a text such as /no_think is none
-ADDRESS = re.compile(r"^https?://", re.IGNORECASE)
-ADDRESS_KEYS = {"base_url", "url"}
-UNTOLD = "(the address is not told)"
 
 PLAIN = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -148,12 +146,13 @@ def lineage(run: RunDir, name: str) -> dict[str, StageConfig]:
 
 def _front_matter(chain: Mapping[str, StageConfig], kind: str) -> dict[str, Any]:
     models = [model for cfg in chain.values() if (model := cfg.initial_model) and not reference(model)]
-    sources = [source for cfg in chain.values() for source in cfg.sources]
-    data = {PRESETS[source].hub if source in PRESETS else source for source in sources if not reference(source)}
+    sources = {source for cfg in chain.values() for source in cfg.sources if not reference(source)}
+    data = {PRESETS[source].hub if source in PRESETS else source for source in sources}
     matter: dict[str, Any] = {"library_name": "transformers"}
     matter["pipeline_tag"] = "text-classification" if kind == "reward_model" else "text-generation"
     matter["tags"] = ["aha", kind.replace("_", "-")]
-    if all(map(bundled_folder, models)) and not any(_server_of(cfg) for cfg in chain.values()):
+    # Models and texts of others have terms of their own, which whoever exports has to look up.
+    if all(map(bundled_folder, models)) and sources <= GENERATORS.keys() and not any(map(_server_of, chain.values())):
         matter["license"] = "apache-2.0"
     if bases := sorted({model for model in models if _is_hub_id(model)}):
         matter["base_model"] = bases
@@ -196,12 +195,12 @@ def _lineage_table(run: RunDir, chain: Mapping[str, StageConfig]) -> str:
         used |= {found[0]: inputs.get(key) for key, text in references(cfg).items() if (found := reference(text))}
     lines = ["| stage | kind | model | data | fingerprint |", "|---|---|---|---|---|"]
     for name, cfg in chain.items():
-        data = [f"{_public(one.source)} ({one.split})" for one in getattr(cfg, "data", [])]
+        data = [f"{public(one.source)} ({one.split})" for one in getattr(cfg, "data", [])]
         print_ = own.fingerprint if (own := written[name]) else ""
         made_of = used.get(name) or print_
         told_print = f"`{print_[:16]}`" if made_of == print_ else f"`{made_of[:16]}`, redone since as `{print_[:16]}`"
         model = _server_of(cfg) or cfg.initial_model or "random weights"
-        lines.append(f"| {name} | {cfg.kind} | `{_public(model)}` | {', '.join(data)} | {told_print} |")
+        lines.append(f"| {name} | {cfg.kind} | `{public(model)}` | {', '.join(data)} | {told_print} |")
     return "\n".join(lines)
 
 
@@ -212,20 +211,7 @@ def _server_of(cfg: StageConfig) -> str | None:
 
 def _recipe(chain: Mapping[str, StageConfig]) -> str:
     stages = [{"name": name, "kind": "", **cfg.model_dump(mode="json", exclude_defaults=True)} for name, cfg in chain.items()]
-    return yaml.safe_dump({"stages": _public(stages)}, sort_keys=False, allow_unicode=True, width=110)
-
-
-def _public(value: Any) -> Any:
-    """A value as anybody may see it: of every absolute path inside only the name, of servers no address, and no
-    `extra_body`, which may hold keys."""
-    if isinstance(value, Mapping):
-        shown = {key: inner for key, inner in value.items() if key != "extra_body"}
-        return {key: UNTOLD if key in ADDRESS_KEYS else _public(inner) for key, inner in shown.items()}
-    if isinstance(value, list):
-        return [_public(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    return UNTOLD if ADDRESS.match(value) else Path(value).name if LOCAL_PATH.match(value) else value
+    return yaml.safe_dump({"stages": public(stages)}, sort_keys=False, allow_unicode=True, width=110)
 
 
 # The hub.

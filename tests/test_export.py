@@ -140,6 +140,28 @@ def test_a_model_of_the_hub_and_its_data_stand_in_the_front_matter(stage, monkey
     assert data.datasets == ["openai/gsm8k"]
 
 
+@pytest.mark.parametrize(
+    ("begins", "source", "licence"),
+    [
+        ("model: tiny-base", "countdown", "apache-2.0"),
+        ("init: scratch", "writers", "apache-2.0"),
+        ("model: tiny-base", "PKU-Alignment/PKU-SafeRLHF", None),
+        ("init: scratch", "/home/me/letters.jsonl", None),
+        ("model: Qwen/Qwen2.5-0.5B", "countdown", None),
+    ],
+)
+def test_the_card_claims_a_licence_only_where_model_and_texts_are_of_this_project(stage, begins, source, licence):
+    copy = stage.path.parent / "copy"
+    shutil.copytree(stage.path, copy)
+    text = f"{{name: copy, kind: sft, {begins}, data: {{source: {source}}}}}"
+    if begins.startswith("init"):
+        text = text[:-1] + ", architecture: {model_type: qwen3}}"
+    (copy / "config.yaml").write_text(f"# fingerprint: 0\n{text}")
+    data = ModelCard(card(StageDir(copy), "out")).data
+    shutil.rmtree(copy)
+    assert data.get("license") == licence
+
+
 def test_a_stage_is_named_by_its_directory_or_by_name_and_run(stage):
     assert stage_named(str(stage.path), None) == stage_named("b", stage.path.parent) == stage
     with pytest.raises(UserError, match="x is no stage directory; name one as runs/RUN/STAGE, or STAGE with --run"):

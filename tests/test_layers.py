@@ -21,6 +21,7 @@ LAYERS = {  # module or package: layer; the longest name that fits counts
     "aha.types": 0,
     "aha.recipe": 0,
     "aha.boxes": 1,
+    "aha.public": 1,
     "aha.chat": 1,
     "aha.language": 1,
     "aha.tokenizer": 1,

@@ -205,6 +205,17 @@ def test_stages_and_name_are_those_of_the_recipe(chain):
     assert [stage.name for stage in run.stages] == ["zero", "base"]
 
 
+def test_the_page_shows_no_path_of_this_machine_no_address_and_no_key(run):
+    server = {"base_url": "http://10.1.2.3:8000/v1", "model": "large", "extra_body": {"token": "sesame"}}
+    add_stage(run, "cold", "sample", metrics={}, model="/home/me/secret/base", server=server)
+    config = run / "cold" / "config.yaml"
+    config.write_text('# fingerprint: 0\n# inputs: {"/home/me/rows.jsonl": "1"}\n' + config.read_text())
+    page = write_report(run).read_text()
+    assert "model: large" in page
+    assert "model: base" in page
+    assert not [text for text in ("/home/me", "10.1.2.3", "sesame") if text in page]
+
+
 def test_folders_that_are_no_stages_are_left_out(chain, tmp_path):
     for folder in (chain / "conf", tmp_path / "foreign" / "conf"):
         folder.mkdir(parents=True)

@@ -18,6 +18,7 @@ from aha.chat import load_prompt
 from aha.config import PromptConfig
 from aha.graph import begun_stages
 from aha.metrics import Measure
+from aha.public import public
 from aha.recipe import last_of_line, outputs_named, reference
 from aha.rundir import RunDir, StageDir, read_lines, read_mapping
 from aha.stage_configs import GrpoStage
@@ -37,7 +38,7 @@ class Stage:
 
     name: str
     config: dict[str, Any]
-    config_text: str  # config.yaml as it stands
+    config_text: str  # config.yaml, as anybody may see it
     manifest: dict[str, Any]  # stage.json; empty while the stage is unfinished
     rows: list[dict[str, Any]]  # the lines of metrics.jsonl
     answers: dict[Key, dict[str, Any]]  # the first answers of the final evaluation, with the `share` of right ones among all
@@ -191,7 +192,7 @@ def _read_stage(stage: StageDir, run: RunDir) -> Stage:
     return Stage(
         name=stage.path.name,
         config=config,
-        config_text=stage.config.read_text(encoding="utf-8"),
+        config_text=yaml.safe_dump(public(config), sort_keys=False, allow_unicode=True, width=110),
         manifest=stage.read_manifest() or {},
         rows=stage.read_metrics(),
         answers=_read_answers(stage.answers) if stage.answers.exists() else {},
