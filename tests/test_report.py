@@ -100,7 +100,6 @@ def write_answers(path: Path, completions: dict[str, str | list[str]]) -> None:
             "num_tokens": len(text),
             "finish_reason": "stop",
             "solved": "<answer>2</answer>" in text,
-            "rewards/helpful": 0.25 if problem.startswith("plain") else None,
         }
         for problem, given in completions.items()
         for i, text in enumerate([given] if isinstance(given, str) else given)
@@ -322,7 +321,7 @@ def test_pieces_use_the_tags_of_the_stage(run):
         ("answer", "2"),
         ("tags", "</final>"),
     ]
-    assert problem.answers[0].scores == {"accuracy": 0.0, "format": 1.0}
+    assert problem.answers[0].scores == {"accuracy": 0.0, "format": 1.0, "language": 0.0}
 
 
 def test_tags_come_from_the_model_that_a_stage_starts_from(run):
@@ -347,7 +346,17 @@ def test_problems_are_chosen_by_the_rule(run):
     asked = [problem.question.text for problem in chosen.problems]
     assert asked == [f"What is {name}?" for name in ("math/3", "math/5", "math/7", "plain/1", "math/4")]
     assert [len(problem.answers) for problem in chosen.problems] == [2, 2, 2, 3, 2]
-    assert chosen.problems[3].answers[0].scores == {"accuracy": 0.0, "format": 1.0, "helpful": 0.25}
+
+
+def test_every_answer_has_the_rewards_that_need_no_more_than_question_and_text(run):
+    mixed = "<think>We try one plus 我们试试</think> <answer>2</answer>"
+    silent = "<think>1+1=2</think> <answer>2</answer>"
+    add_stage(run, "base", metrics={}, completions={"math/0": silent})
+    add_stage(run, "zero", metrics={}, completions={"math/0": mixed})
+    [problem] = answers.choose(read_run(run)).problems
+    silence, mixture = (answer.scores for answer in problem.answers)
+    assert silence == {"accuracy": 1.0, "format": 1.0, "language": 0.0}
+    assert mixture == {"accuracy": 1.0, "format": 1.0, "language": pytest.approx(0.5)}
 
 
 def test_result_is_the_paired_difference_of_stages_with_a_policy(run):

@@ -5,7 +5,9 @@ from typing import Any
 
 from aha.chat import parse
 from aha.config import PromptConfig
+from aha.language import language_of
 from aha.report.run import Key, Run, Stage
+from aha.rewards.language import grade_completion
 
 NUM_PROBLEMS = 5
 SHOWN = 1500  # characters of a piece of text; of longer ones both ends are shown
@@ -26,7 +28,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """How one stage answered: a row of its answers, with all its scores, and the completion in pieces."""
+    """How one stage answered: a row of its answers, with its scores, and the completion in pieces."""
 
     stage: str
     row: dict[str, Any]
@@ -81,10 +83,14 @@ def _solves(stage: Stage, key: Key) -> bool:
 
 
 def _answer(stage: Stage, row: dict[str, Any]) -> Answer:
-    """An answer with the two rewards of R1-Zero, which need no more than the verdict and the text, and what else it got."""
-    form = parse(row["completion"], stage.prompt.think, stage.prompt.answer).is_well_formed
-    told = {k.removeprefix("rewards/"): float(v) for k, v in row.items() if k.startswith("rewards/") and v is not None}
-    scores = {"accuracy": float(row["solved"]), "format": float(form), **told}
+    """An answer with the rewards that every stage can be given, whatever it was trained by: they need no more than the
+    verdict, the text and the question."""
+    tags = (stage.prompt.think, stage.prompt.answer)
+    scores = {
+        "accuracy": float(row["solved"]),
+        "format": float(parse(row["completion"], *tags).is_well_formed),
+        "language": grade_completion(row["completion"], language_of(row["question"]), tags=tags).score,
+    }
     return Answer(stage.name, row, scores, pieces(row["completion"], stage.prompt))
 
 
