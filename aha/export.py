@@ -1,6 +1,5 @@
 """A trained model for others: a plain Hugging Face folder with a card that tells where it comes from."""
 
-import re
 import shutil
 from collections.abc import Mapping
 from fnmatch import fnmatchcase

@@ -1,9 +1,9 @@
 """How true the thoughts of Countdown answers are: equations, operands, claims of success, tries, checks.
 
 A line for every file and task. A claim is right where the equation that is handed in is right, in whatever form; one that a
-check on the page refutes is none. A try is whole where it has an equation for every number but one, and an answer where it has every number
-once. With --within, the share of problems that were solved in so many tokens: what a shorter maximum length would have left,
-since the tokens drawn do not depend on it.
+check on the page refutes is none. A try is whole where it has an equation for every number but one, and an answer where it
+has every number once. With --within, the share of problems that were solved in so many tokens: what a shorter maximum length
+would have left, since the tokens drawn do not depend on it.
 
 .venv/bin/python docs/thoughts.py runs/tiny-r1/base/rollouts/eval.parquet runs/tiny-r1/zero/rollouts/eval.parquet
 .venv/bin/python docs/thoughts.py --within 64 128 256 -- runs/tiny-zero/zero/rollouts/eval.parquet

@@ -1,6 +1,7 @@
 """Countdown problems, checked by brute force and against the public ones."""
 
 import random
+from bisect import bisect_right
 from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
@@ -136,21 +137,39 @@ def public() -> list[tuple[list[int], int]]:
     return [(row["nums"], row["target"]) for row in table]
 
 
-def test_the_generator_is_distributed_as_the_public_data(public):
-    ours = list(islice(problems("train", seed=11), 2500))
+@pytest.fixture(scope="module")
+def generated() -> list[tuple[list[int], int]]:
+    return list(islice(problems("train", seed=11), 2500))
 
-    def describe(pairs: list[tuple[list[int], int]]) -> dict[str, float]:
-        numbers = [n for nums, _ in pairs for n in nums]
-        return {
-            "mean number": sum(numbers) / len(numbers),
-            "mean target": sum(target for _, target in pairs) / len(pairs),
-            "mean of three": sum(sum(nums) / 3 for nums, _ in pairs if len(nums) == 3) / sum(len(n) == 3 for n, _ in pairs),
-            "share of three": sum(len(nums) == 3 for nums, _ in pairs) / len(pairs),
-        }
 
-    theirs = describe(public)
-    for name, value in describe(ours).items():
-        assert value == pytest.approx(theirs[name], rel=0.05), name
+def distance(ours: list[int], theirs: list[int]) -> float:
+    """Kolmogorov and Smirnov's: the largest difference of two distribution functions."""
+    edges = sorted({*ours, *theirs})
+    below = [[bisect_right(ordered, edge) / len(ordered) for edge in edges] for ordered in (sorted(ours), sorted(theirs))]
+    return max(abs(a - b) for a, b in zip(*below, strict=True))
+
+
+DESCRIPTIONS = {
+    "numbers of three": lambda pairs: [n for nums, _ in pairs if len(nums) == 3 for n in nums],
+    "numbers of four": lambda pairs: [n for nums, _ in pairs if len(nums) == 4 for n in nums],
+    "smallest number": lambda pairs: [min(nums) for nums, _ in pairs],
+    "largest number": lambda pairs: [max(nums) for nums, _ in pairs],
+    "targets of three": lambda pairs: [target for nums, target in pairs if len(nums) == 3],
+    "targets of four": lambda pairs: [target for nums, target in pairs if len(nums) == 4],
+    "how many numbers": lambda pairs: [len(nums) for nums, _ in pairs],
+    "length of the question": lambda pairs: [len(question(nums, target)) for nums, target in pairs],
+}
+
+
+@pytest.mark.parametrize("what", DESCRIPTIONS)
+def test_the_generator_is_distributed_as_the_public_data(generated, public, what):
+    assert distance(*(DESCRIPTIONS[what](pairs) for pairs in (generated, public))) < 0.06
+
+
+def test_data_of_equal_means_would_be_told_apart(public):
+    flat = [([45] * len(nums), 55) for nums, _ in public]
+    found = {what: distance(describe(flat), describe(public)) for what, describe in DESCRIPTIONS.items()}
+    assert [what for what, apart in found.items() if apart < 0.2] == ["how many numbers"]
 
 
 def test_public_problems_lie_in_our_ranges_and_are_solvable_in_whole_steps(public):

@@ -186,6 +186,30 @@ def test_some_writers_slip_some_notice_and_the_answer_is_the_last_number_of_the_
     assert 0.04 < false_equations / len(drawn) < 0.16
 
 
+def test_slips_what_is_noticed_of_them_and_checks_have_the_shares_that_are_told(drawn):
+    """In problems of one step, where no later one forces a writer to notice."""
+    rng, found = random.Random(5), Counter()
+    for problem in [p for p in drawn if p.language == "en" and len(p.steps) == 1] * 24:
+        first, second, *_ = lines = solution(rng, problem)[0].split("\n")
+        _, op, _, value = EQUATION.search(first).groups()
+        slipped = (op, int(value)) != (problem.steps[0].op, problem.gold)
+        noticed = second.startswith(("No, that is wrong", *words.OPERATIONS.values()))
+        assert slipped or not noticed
+        found.update(steps=1, slips=slipped, noticed=noticed, checks=any(line.startswith("I check") for line in lines))
+        found["wrong sums"] += slipped and op == problem.steps[0].op
+
+    def of_all(shares: dict[str, float]) -> float:
+        return words.CAREFUL * shares["careful"] + (1 - words.CAREFUL) * shares["hasty"]
+
+    slips = of_all(words.SLIPS)
+    noticed = of_all({who: words.SLIPS[who] * words.NOTICES[who] for who in words.SLIPS}) / slips
+    assert found["slips"] / found["steps"] == pytest.approx(slips, abs=0.015)
+    assert found["noticed"] / found["slips"] == pytest.approx(noticed, abs=0.06)
+    assert found["checks"] / found["steps"] == pytest.approx(of_all(words.CHECKS), abs=0.025)
+    # Where no other operation has a value, the sum is wrong.
+    assert words.WRONG_SUM < found["wrong sums"] / found["slips"] < words.WRONG_SUM + 0.15
+
+
 def test_a_check_that_does_not_fit_leads_to_the_right_sum(drawn):
     rng, found = random.Random(4), 0
     for problem in [p for p in drawn if p.language == "en"] * 3:

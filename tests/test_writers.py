@@ -233,6 +233,95 @@ def test_a_try_of_every_rule_uses_every_number_and_is_right_where_it_says_so_wit
     assert right
 
 
+# Who writes how.
+
+
+@pytest.fixture
+def _no_slips(monkeypatch):
+    monkeypatch.setattr(writers, "SLIPS", 0.0)
+    monkeypatch.setattr(writers, "WISHES", 0.0)
+
+
+def results(a: int, b: int) -> list[Fraction]:
+    """What two numbers can make; nobody multiplies or divides by 1."""
+    more, less = max(a, b), min(a, b)
+    return [Fraction(more + less), Fraction(more - less), *([more * less, Fraction(more, less)] if less > 1 else [])]
+
+
+def is_nearest(line: str, target: int) -> bool:
+    """Whether the last sum of a line lands as near as a sum of its two numbers can, whole and within bounds."""
+    *_, last = EQUATION.finditer(line)
+    wanted = [int(need[5]) for need in NEED.finditer(line)] or [target]
+    possible = [x for x in results(int(last[1]), int(last[3])) if x > 0 and x.denominator == 1 and x <= writers.MAX_VALUE]
+    return abs(int(last[4]) - wanted[-1]) == min(abs(x - wanted[-1]) for x in possible)
+
+
+@pytest.mark.usefixtures("_no_slips")
+@pytest.mark.parametrize(("rule", "share"), [("nearest", 1.0), ("backward", 1.0), ("forward", 0.4)])
+def test_only_who_moves_at_random_ends_elsewhere_than_nearest_to_what_is_wanted(rule, share):
+    rng, near = random.Random(5), 0
+    for nums, target in islice(problems("base", 9), 400):
+        steps = writers.attempt(rng, rule, tuple(Term(n, str(n), n) for n in nums), target).steps
+        assert (rule == "backward") == any(map(NEED.search, steps))
+        near += is_nearest(", ".join(steps), target)
+    assert near / 400 == pytest.approx(share, abs=0.08 if rule == "forward" else 0)
+
+
+@pytest.mark.usefixtures("_no_slips")
+def test_rules_have_their_shares():
+    found: Counter[str] = Counter()
+    for row in islice(documents(seed=8, mixed=0, other=0), 3000):
+        _, target, lines, _ = take_apart(row)
+        tries = list(filter(is_try, lines))
+        if any(NEED.search(line) for line in tries):
+            found["backward"] += 1
+        elif len(tries) >= 3:  # of so many tries at random hardly all end nearest
+            found["nearest" if all(is_nearest(line, target) for line in tries) else "forward"] += 1
+    assert found["backward"] / 3000 == pytest.approx(RULES["backward"], abs=0.03)
+    forward = RULES["forward"] / (RULES["forward"] + RULES["nearest"])
+    assert found["forward"] / (found["forward"] + found["nearest"]) == pytest.approx(forward, abs=0.06)
+
+
+@pytest.mark.usefixtures("_no_slips")
+def test_whoever_gives_up_hands_in_the_closest_equation_on_the_page():
+    given_up = 0
+    for row in islice(documents(seed=6, mixed=0, other=0), 1500):
+        nums, target, lines, answer = take_apart(row)
+        if lines[-1] not in SURRENDERS or NEED.search(row["completion"]):  # who works backward ends on other numbers
+            continue
+        given_up += 1
+        ends = [int([*EQUATION.finditer(line)][-1][4]) for line in filter(is_try, lines)]
+        closest = min(abs(end - target) for end in ends)
+        assert {grade_answer(answer, nums, target + sign * closest).score for sign in (1, -1)} >= {1.0}, row
+    assert given_up > 400
+
+
+def test_near_misses_are_wished_away_in_their_share(monkeypatch):
+    monkeypatch.setattr(writers, "SLIPS", 0.0)
+    missed: Counter[bool] = Counter()
+    for row in islice(documents(seed=7, mixed=0, other=0), 4000):
+        _, target, lines, _ = take_apart(row)
+        for line in filter(is_try, lines):
+            *_, last = EQUATION.finditer(line)
+            wanted = ([int(need[5]) for need in NEED.finditer(line)] or [target])[-1]
+            left, right = int(last[1]), int(last[3])
+            true = {"+": left + right, "-": left - right, "*": left * right, "/": Fraction(left, right)}[last[2]]
+            if 0 < abs(true - wanted) <= writers.NEAR:
+                missed[int(last[4]) == wanted] += 1
+            else:
+                assert int(last[4]) == true, line
+    assert missed[True] / missed.total() == pytest.approx(writers.WISHES, abs=0.012)
+
+
+def test_who_can_goes_back_in_their_share(written):
+    backs: Counter[bool] = Counter()
+    for row in written:
+        nums, _, lines, _ = take_apart(row)
+        if len(nums) == 4:
+            backs.update(line.startswith(BACK) for line in list(filter(is_try, lines))[1:])
+    assert backs[True] / backs.total() == pytest.approx(writers.GOES_BACK, abs=0.05)
+
+
 def test_patience_has_the_shares_that_are_told():
     draws = [writers._patience(i / 10_000) for i in range(10_000)]
     assert max(draws) == writers.MAX_TRIES

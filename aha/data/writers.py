@@ -15,7 +15,7 @@ hit by working the whole equation out once more; a check has no slips, and where
 Most are impatient: half of them try at most twice, one in five more than six times, nobody more than `MAX_TRIES`
 times. Whoever gives up hands in the closest equation found, a wrong one. A share forgets part of the answer's form, and
 shares of the thoughts are in mixed language or in Chinese (`mixing.py`). These shares were fixed before any reinforcement
-learning was run on the model; they are what it starts from, good habits and bad.
+learning was run on a model of this text; they are what it starts from, good habits and bad.
 """
 
 import math
