@@ -1,5 +1,8 @@
 """Toy models and tokenizers that the tests share: real classes, tiny sizes, CPU, offline, seeded."""
 
+import sys
+from collections.abc import Callable
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +25,19 @@ TOY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def script(monkeypatch, capsys) -> Callable[..., list[list[str]]]:
+    """A function that runs docs/NAME.py with some arguments; returns the cells of what it prints, line by line."""
+
+    def run(name: str, *arguments: object) -> list[list[str]]:
+        monkeypatch.syspath_prepend(Path(__file__).parent.parent / "docs")
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        import_module(name).main()
+        return [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+
+    return run
 
 
 @pytest.fixture(scope="session")

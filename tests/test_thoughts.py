@@ -1,14 +1,9 @@
 """docs/thoughts.py, which reads the thoughts of Countdown answers."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "docs" / "thoughts.py"
 QUESTION = "Using the numbers [9, 3, 4], create an equation that equals 16."
 ROWS = [
     # The first try is not whole, an equation of the second is false; the claim is right.
@@ -41,25 +36,23 @@ ROWS = [
 ]
 
 
-def cells(tmp_path, monkeypatch, capsys, *arguments) -> list[list[str]]:
-    file = tmp_path / "eval.parquet"
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), file)
-    spec = importlib.util.spec_from_file_location("thoughts", SCRIPT)
-    thoughts = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(thoughts)
-    monkeypatch.setattr(sys, "argv", ["thoughts.py", *arguments, str(file)])
-    thoughts.main()
-    return [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+@pytest.fixture
+def cells(script, tmp_path):
+    def run(*arguments: object) -> list[list[str]]:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "eval.parquet")
+        return script("thoughts", *arguments, tmp_path / "eval.parquet")[2:]
+
+    return run
 
 
-def test_thoughts_are_counted_and_other_questions_left_out(tmp_path, monkeypatch, capsys):
-    line, other = cells(tmp_path, monkeypatch, capsys)
+def test_thoughts_are_counted_and_other_questions_left_out(cells):
+    line, other = cells()
     # 7 + 2 equations, of which 9-3=5 and 31-4=16 are false; 31 is the one foreign operand of 18; 3 of 4 tries are whole.
     assert line[1:] == ["three", "2", "77.8%", "5.6%", "50.0%", "75.0%", "50.0%", "2.0", "0.50"]
     assert other[1:] == ["four", "1", "100.0%", "0.0%", "100.0%", "100.0%", "100.0%", "1.0", "0.00"]
 
 
 @pytest.mark.parametrize(("limit", "share"), [(59, "0.000"), (60, "0.500")])
-def test_an_answer_counts_from_its_own_length_on(tmp_path, monkeypatch, capsys, limit, share):
-    line, _ = cells(tmp_path, monkeypatch, capsys, "--within", str(limit), "--")
+def test_an_answer_counts_from_its_own_length_on(cells, tmp_path, limit, share):
+    line, _ = cells("--within", limit, "--")
     assert line == [str(tmp_path / "eval.parquet"), "three", "2", share]
