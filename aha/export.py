@@ -144,14 +144,15 @@ def lineage(run: RunDir, name: str) -> dict[str, StageConfig]:
 
 
 def _front_matter(chain: Mapping[str, StageConfig], kind: str) -> dict[str, Any]:
-    models = [model for cfg in chain.values() if (model := cfg.initial_model) and not reference(model)]
+    learned_from = [model for cfg in chain.values() for model in (cfg.initial_model, getattr(cfg, "teacher_model", None))]
+    models = [model for model in learned_from if model and not reference(model)]
     sources = {source for cfg in chain.values() for source in cfg.sources if not reference(source)}
     data = {PRESETS[source].hub if source in PRESETS else source for source in sources}
     matter: dict[str, Any] = {"library_name": "transformers"}
     matter["pipeline_tag"] = "text-classification" if kind == "reward_model" else "text-generation"
     matter["tags"] = ["aha", kind.replace("_", "-")]
     # Models and texts of others have terms of their own, which whoever exports has to look up.
-    if all(map(bundled_folder, models)) and sources <= GENERATORS.keys() and not any(map(_server_of, chain.values())):
+    if all(map(bundled_folder, models)) and sources <= GENERATORS.keys() and not any(map(_servers_of, chain.values())):
         matter["license"] = "apache-2.0"
     if bases := sorted({model for model in models if _is_hub_id(model)}):
         matter["base_model"] = bases
@@ -206,6 +207,12 @@ def _lineage_table(run: RunDir, chain: Mapping[str, StageConfig]) -> str:
 def _server_of(cfg: StageConfig) -> str | None:
     """The model behind a server that answers in the place of one of ours."""
     return cfg.server.model if isinstance(cfg, SampleStage) and cfg.server else None
+
+
+def _servers_of(cfg: StageConfig) -> list[str]:
+    """The models behind servers whose words are in what a stage makes."""
+    rewriter = cfg.rewrite.server.model if isinstance(cfg, SampleStage) and cfg.rewrite else None
+    return [model for model in (_server_of(cfg), rewriter) if model]
 
 
 def _recipe(chain: Mapping[str, StageConfig]) -> str:

@@ -30,7 +30,7 @@ FINGERPRINT_LINE = "# fingerprint: "
 INPUTS_LINE = "# inputs: "
 MADE_OF_LINE = "# made of: "
 NOTHING_LOST = {"config.yaml", "error.txt", "progress.json"}  # a stage directory with no other file can be begun anew
-OF_A_STAGE = {"stage.json", "metrics.jsonl", "checkpoints", "rollouts"}  # tell a stage that has lost its configuration
+OF_A_STAGE = {"stage.json", "metrics.jsonl", "checkpoints", "rollouts", "replies", "verdicts"}  # one without its configuration
 CHANGES_TOLD = 4
 
 State = Literal["absent", "unfinished", "done", "changed"]
@@ -196,7 +196,8 @@ def refuse_foreign(run: RunDir, nodes: Iterable[Node]) -> None:
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             raise UserError(f"{path} is a file or a link, and a stage wants a folder; put the whole run elsewhere, with --out")
         names = {found.name for found in path.glob("[!.]*") if found.suffix != ".tmp"}
-        if names - NOTHING_LOST and not names & OF_A_STAGE and not _is_configured(node.stage):
+        is_foreign = names - NOTHING_LOST or node.stage.config.exists()
+        if is_foreign and not names & OF_A_STAGE and not _is_configured(node.stage):
             raise UserError(f"{path} is no stage of a run; name the stage otherwise, or choose another --out")
 
 

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -208,7 +209,7 @@ def remove_temporary(run: RunDir) -> None:
     """Delete the temporary files that killed processes left in a run directory and in those of its stages."""
     for path in [*run.path.glob("*.tmp"), *run.path.glob("*/*.tmp")]:
         with contextlib.suppress(OSError):
-            if path.is_file() and time.time() - path.stat().st_mtime > TEMPORARY_FOR:
+            if path.is_file() and re.search(r"\.\d+\.tmp$", path.name) and time.time() - path.stat().st_mtime > TEMPORARY_FOR:
                 path.unlink()
 
 

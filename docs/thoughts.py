@@ -3,7 +3,7 @@
 A line for every file and task. A claim is right where the equation that is handed in is right, in whatever form; one that a
 check on the page refutes is none. A try is whole where it has an equation for every number but one, and an answer where it
 has every number once. With --within, the share of problems that were solved in so many tokens: what a shorter maximum length
-would have left, since the tokens drawn do not depend on it.
+would have left, since the tokens drawn do not depend on it. Checks are counted per line that says that something fits.
 
 .venv/bin/python docs/thoughts.py runs/tiny-r1/base/rollouts/eval.parquet runs/tiny-r1/zero/rollouts/eval.parquet
 .venv/bin/python docs/thoughts.py --within 64 128 256 -- runs/tiny-zero/zero/rollouts/eval.parquet
@@ -80,7 +80,7 @@ def main() -> None:
         head = [f"{limit} tokens" for limit in args.within]
     else:
         head = ["equations true", "operands that stand nowhere above", "claims of success right", "tries that are whole"]
-        head += ["answers that are whole", "tries per answer", "checks per claim"]
+        head += ["answers that are whole", "tries per answer", "checks per hit"]
     print("| " + " | ".join(["file", "task", "answers", *head]) + " |")
     print("|---" * (3 + len(head)) + "|")
     for file in args.files:

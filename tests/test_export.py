@@ -148,12 +148,15 @@ def test_a_model_of_the_hub_and_its_data_stand_in_the_front_matter(stage, monkey
         ("model: tiny-base", "PKU-Alignment/PKU-SafeRLHF", None),
         ("init: scratch", "/home/me/letters.jsonl", None),
         ("model: Qwen/Qwen2.5-0.5B", "countdown", None),
+        ("teacher_model: meta-llama/Llama-3.1-8B, rewards: []", "countdown", None),
+        ("rewrite: {server: {base_url: 'http://editor.example/v1', model: large}}", "countdown", None),
     ],
 )
 def test_the_card_claims_a_licence_only_where_model_and_texts_are_of_this_project(stage, begins, source, licence):
     copy = stage.path.parent / "copy"
     shutil.copytree(stage.path, copy)
-    text = f"{{name: copy, kind: sft, {begins}, data: {{source: {source}}}}}"
+    kind = "grpo" if "teacher" in begins else "sample" if "rewrite" in begins else "sft"
+    text = f"{{name: copy, kind: {kind}, {begins}, data: {{source: {source}}}}}"
     if begins.startswith("init"):
         text = text[:-1] + ", architecture: {model_type: qwen3}}"
     (copy / "config.yaml").write_text(f"# fingerprint: 0\n{text}")

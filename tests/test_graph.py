@@ -283,6 +283,10 @@ def test_what_is_not_of_a_run_is_neither_cleared_nor_written_over(chain):
     for left in ("config.yaml.77.tmp", ".DS_Store"):  # of a kill, and of a file manager
         write_atomic(folder / left, "")
     refuse_foreign(run, [node])
+    write_atomic(folder / "config.yaml", "a: 1")  # of something else
+    with pytest.raises(UserError, match=f"{node.name} is no stage of a run"):
+        refuse_foreign(run, [node])
+    (folder / "config.yaml").unlink()
     write_atomic(folder / "thesis.csv", "years of work")
     with pytest.raises(UserError, match=f"{node.name} is no stage of a run"):
         refuse_foreign(run, [node])

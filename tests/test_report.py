@@ -209,7 +209,10 @@ def test_the_page_shows_no_path_of_this_machine_no_address_and_no_key(run):
     add_stage(run, "cold", "sample", metrics={}, model="/home/me/secret/base", server=server)
     config = run / "cold" / "config.yaml"
     config.write_text('# fingerprint: 0\n# inputs: {"/home/me/rows.jsonl": "1"}\n' + config.read_text())
+    add_stage(run, "rest", "sample", server=server)  # which failed
+    (run / "rest" / "error.txt").write_text("http://10.1.2.3:8000/v1: no answer to /home/me/rows.jsonl: timed out")
     page = write_report(run).read_text()
+    assert "(the address is not told): no answer to rows.jsonl: timed out" in page
     assert "model: large" in page
     assert "model: base" in page
     assert not [text for text in ("/home/me", "10.1.2.3", "sesame") if text in page]

@@ -105,14 +105,21 @@ def test_a_file_that_two_processes_write_at_once_is_that_of_one(tmp_path, monkey
 
 
 def test_temporary_files_that_a_kill_left_are_removed_and_young_ones_may_be_those_of_another_process(tmp_path):
-    for name in ("old.1.tmp", "zero/old.1.tmp", "zero/young.1.tmp", "zero/model.tmp/file", "zero/checkpoints/old.tmp"):
+    for name in (
+        "old.1.tmp",
+        "zero/old.1.tmp",
+        "zero/young.1.tmp",
+        "zero/model.tmp/file",
+        "zero/checkpoints/old.tmp",
+        "old-notes.tmp",
+    ):
         write_atomic(tmp_path / name, "")
         if "old" in name:
             os.utime(tmp_path / name, (0, 0))
     os.utime(tmp_path / "zero" / "model.tmp", (0, 0))
     remove_temporary(RunDir(tmp_path))
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {"zero/young.1.tmp", "zero/model.tmp/file", "zero/checkpoints/old.tmp"}
+    assert left == {"zero/young.1.tmp", "zero/model.tmp/file", "zero/checkpoints/old.tmp", "old-notes.tmp"}
 
 
 # Folders.

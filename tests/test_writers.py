@@ -267,19 +267,18 @@ def test_only_who_moves_at_random_ends_elsewhere_than_nearest_to_what_is_wanted(
     assert near / 400 == pytest.approx(share, abs=0.08 if rule == "forward" else 0)
 
 
-@pytest.mark.usefixtures("_no_slips")
-def test_rules_have_their_shares():
+def test_rules_have_their_shares_and_nobody_changes_the_rule(monkeypatch):
+    told, attempt = [], writers.attempt
+    monkeypatch.setattr(writers, "attempt", lambda rng, rule, *others: (told.append(rule), attempt(rng, rule, *others))[1])
     found: Counter[str] = Counter()
-    for row in islice(documents(seed=8, mixed=0, other=0), 3000):
-        _, target, lines, _ = take_apart(row)
-        tries = list(filter(is_try, lines))
-        if any(NEED.search(line) for line in tries):
-            found["backward"] += 1
-        elif len(tries) >= 3:  # of so many tries at random hardly all end nearest
-            found["nearest" if all(is_nearest(line, target) for line in tries) else "forward"] += 1
-    assert found["backward"] / 3000 == pytest.approx(RULES["backward"], abs=0.03)
-    forward = RULES["forward"] / (RULES["forward"] + RULES["nearest"])
-    assert found["forward"] / (found["forward"] + found["nearest"]) == pytest.approx(forward, abs=0.06)
+    rng = random.Random(8)
+    for nums, target in islice(problems("base", 9), 3000):
+        told.clear()
+        writers.think(rng, nums, target)
+        [rule] = set(told)
+        found[rule] += 1
+    for rule, share in RULES.items():
+        assert found[rule] / 3000 == pytest.approx(share, abs=0.025)
 
 
 @pytest.mark.usefixtures("_no_slips")

@@ -28,7 +28,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answer:
-    """How one stage answered: a row of its answers, with its scores, and the completion in pieces."""
+    """How one stage answered: a row of its answers, with three scores that are computed here, and the completion in pieces."""
 
     stage: str
     row: dict[str, Any]

@@ -18,7 +18,7 @@ from aha.chat import load_prompt
 from aha.config import PromptConfig
 from aha.graph import begun_stages
 from aha.metrics import Measure
-from aha.public import public
+from aha.public import public, public_text
 from aha.recipe import last_of_line, outputs_named, reference
 from aha.rundir import RunDir, StageDir, read_lines, read_mapping
 from aha.stage_configs import GrpoStage
@@ -198,7 +198,7 @@ def _read_stage(stage: StageDir, run: RunDir) -> Stage:
         answers=_read_answers(stage.answers) if stage.answers.exists() else {},
         traces=_count_traces(stage.traces),
         prompt=saved.model_copy(update=own),
-        error=stage.error.read_text(encoding="utf-8") if stage.error.exists() else "",
+        error=public_text(stage.error.read_text(encoding="utf-8")) if stage.error.exists() else "",
     )
 
 
