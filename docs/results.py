@@ -1,7 +1,7 @@
 """Print finished runs as a Markdown table, as README.md and docs/algorithms.md show them.
 
 .venv/bin/python docs/results.py --stages runs/tiny-r1 runs/tiny-r1-43 --metrics countdown/pass@1 language/single
-.venv/bin/python docs/results.py --seeds runs/losses-42 runs/losses-43 runs/losses-44
+.venv/bin/python docs/results.py --seeds runs/ablations --metrics countdown/pass@1 words/pass@1
 .venv/bin/python docs/results.py --seeds runs/tiny-zero-4? --metrics three/pass@1 four/pass@1 length/mean
 .venv/bin/python docs/results.py --against base zero -- runs/tiny-zero-4?   # the second less the first, problem by problem
 """
