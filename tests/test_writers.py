@@ -46,9 +46,13 @@ def is_try(line: str) -> bool:
     return line not in SURRENDERS and not line.startswith(CHECK)
 
 
-def is_true(a: str, op: str, b: str, c: str) -> bool:
+def value_of(a: str, op: str, b: str) -> Fraction:
     left, right = int(a), int(b)
-    return int(c) == {"+": left + right, "-": left - right, "*": left * right, "/": Fraction(left, right)}[op]
+    return Fraction({"+": left + right, "-": left - right, "*": left * right, "/": Fraction(left, right)}[op])
+
+
+def is_true(a: str, op: str, b: str, c: str) -> bool:
+    return int(c) == value_of(a, op, b)
 
 
 @pytest.fixture(scope="module")
@@ -303,8 +307,7 @@ def test_near_misses_are_wished_away_in_their_share(monkeypatch):
         for line in filter(is_try, lines):
             *_, last = EQUATION.finditer(line)
             wanted = ([int(need[5]) for need in NEED.finditer(line)] or [target])[-1]
-            left, right = int(last[1]), int(last[3])
-            true = {"+": left + right, "-": left - right, "*": left * right, "/": Fraction(left, right)}[last[2]]
+            true = value_of(*last.groups()[:3])
             if 0 < abs(true - wanted) <= writers.NEAR:
                 missed[int(last[4]) == wanted] += 1
             else:
